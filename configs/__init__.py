@@ -1,0 +1,1 @@
+"""Training recipes: one short Python file each, its docstring the launch command, the expected result and the cost."""

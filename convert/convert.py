@@ -1,0 +1,233 @@
+"""Checkpoints both ways. Every source becomes one lazy table of tensors, `Weights`; every target is written from it.
+
+Reading needs no torch and runs no code of the file; tensors are read, changed and written one at a time, so memory
+stays near the size of the weights at most (our own folder, whose writer wants the whole tree) or of one tensor.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+import dav2_jax
+from dav2_jax import checkpoint, hub
+from dav2_jax.checkpoint import Header
+from dav2_jax.convert import hf_config, recognise
+from dav2_jax.convert.keymap import Entry, Names, entries
+from dav2_jax.convert.recognise import Told
+from dav2_jax.convert.stored_tensor import StoredTensor
+from dav2_jax.convert.torch_file import open_weights
+from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
+from dav2_jax.errors import Dav2Error
+from dav2_jax.model.config import Kind, ModelConfig, Taps
+from dav2_jax.model.depth_anything import Params
+
+Target = Literal["checkpoint", "official", "hf"]
+FLOATS = {np.dtype(dtype) for dtype in (*checkpoint.DTYPES.values(), np.float64)}
+
+
+class Weights(NamedTuple):
+    """A checkpoint whose tensors are still where they were.
+
+    header:  what they are
+    tensors: our dotted name -> tensor in our layout, read on demand
+    """
+
+    header: Header
+    tensors: dict[str, StoredTensor]
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    to: Target = "checkpoint",
+    dtype: str | None = None,
+    kind: Kind | None = None,
+    max_depth: float | None = None,
+    taps: Taps | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Reads `src`, a path or a released name, and writes `dst`; returns a summary for people.
+
+    to:    "checkpoint" (our folder), "official" (a `.pth` for the official code), "hf" (a folder for transformers)
+    dtype: "float32" or "bfloat16"; None keeps each tensor as it is, so that out and back is bit-identical
+    kind, max_depth, taps: only for what neither the tensors nor the file name of `src` say
+    Raises Dav2Error, with everything that is wrong in one line; `dst` is then left alone.
+    """
+    dst = Path(dst)
+    if dst.exists() and not overwrite:
+        raise Dav2Error(f"{dst} exists: choose another name, or pass --overwrite")
+    weights = open_source(hub.resolve(src), Told(kind, max_depth, taps))
+    if dtype is not None:
+        weights = Weights(weights.header, {n: _cast(t, checkpoint.DTYPES[dtype]) for n, t in weights.tensors.items()})
+    {"checkpoint": write_checkpoint, "official": write_official, "hf": write_hf}[to](dst, weights, overwrite=overwrite)
+    return summary(weights, dst)
+
+
+def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 (a NamedTuple is immutable)
+    """Recognises and opens a checkpoint of any kind this project reads: file or folder, PyTorch, Hugging Face or ours.
+
+    Names, shapes and dtypes are all checked here, against the key table; no tensor is read yet. Raises Dav2Error.
+    """
+    path = Path(src)
+    if checkpoint.is_checkpoint(path):
+        header = checkpoint.load_header(path)
+        refuse_contradiction(path, header.model, told)
+        params = checkpoint.flatten(checkpoint.load_params(path, header.model))
+        return Weights(header, {name: StoredTensor.of(np.asarray(leaf)) for name, leaf in params.items()})
+
+    stored = open_weights(path)
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    scheme = recognise.scheme_of(str(path), shapes)
+    folder = path if path.is_dir() else path.parent
+    config = hf_config.read_config(folder) if scheme.startswith("hf") else None
+    if config is not None:
+        refuse_contradiction(path, config, told)
+        licence = hf_config.read_licence(folder)
+    else:
+        stem = path.stem if path.is_file() else path.name
+        config = recognise.encoder_of(str(path), scheme, shapes)
+        config = recognise.settle(str(path), config, recognise.told_by_file_name(stem), told)
+        licence = recognise.licence_of(stem, config)
+    tensors = map_tensors(str(path), stored, config, scheme)
+    provenance = {
+        "source": path.name,
+        "names": scheme,
+        "sha256": sha256(path),
+        "by": f"dav2_jax {dav2_jax.__version__}",
+    }
+    return Weights(Header(config, licence, provenance), tensors)
+
+
+def refuse_contradiction(path: Path, config: ModelConfig, told: Told) -> None:
+    """Raises Dav2Error when a flag says something else than a checkpoint that says it all itself."""
+    if flag := hf_config.contradiction(config, told):
+        raise Dav2Error(f"{path}: {flag} contradicts its config.json ({config.kind}, taps {config.taps})")
+
+
+def map_tensors(
+    where: str, stored: Mapping[str, StoredTensor], config: ModelConfig, scheme: Names
+) -> dict[str, StoredTensor]:
+    """The stored tensors under our names and in our layouts: one-to-one and total, or a Dav2Error that lists it all.
+
+    Double precision is rounded to float32, which is what loading it into the official float32 model does.
+    """
+    table = entries(config)
+    known = {part for entry in table for part in entry.names(scheme)}
+    unknown = [name for name in stored if name not in known]
+    missing, misshapen = [], []
+    for entry in table:
+        for part in entry.names(scheme):
+            if part not in stored:
+                missing.append(part)
+            elif stored[part].shape != entry.part_shape(scheme):
+                misshapen.append(f"{part} is {list(stored[part].shape)}, not {list(entry.part_shape(scheme))}")
+            elif stored[part].dtype not in FLOATS:
+                misshapen.append(f"{part} is {stored[part].dtype}, not a float")
+    problems = [("missing", missing), ("unknown", unknown), ("wrong", misshapen)]
+    if any(names for _, names in problems):
+        listed = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in problems if names)
+        raise Dav2Error(f"{where}: does not fit a {config.encoder} {config.kind} model: {listed}")
+    return {entry.name: _ours(entry, [stored[part] for part in entry.names(scheme)]) for entry in table}
+
+
+def _ours(entry: Entry, parts: list[StoredTensor]) -> StoredTensor:
+    def read() -> np.ndarray:
+        arrays = [part.read() for part in parts]
+        return np.ascontiguousarray(entry.from_torch(np.concatenate(arrays) if len(arrays) > 1 else arrays[0]))
+
+    tensor = StoredTensor(entry.shape, parts[0].dtype, read)
+    return _cast(tensor, np.float32) if tensor.dtype == np.float64 else tensor
+
+
+def torch_tensors(weights: Weights, scheme: Names) -> dict[str, StoredTensor]:
+    """The inverse of `map_tensors`: PyTorch's names and layouts."""
+    tensors = {}
+    for entry in entries(weights.header.model):
+        ours = weights.tensors[entry.name]
+        for index, name in enumerate(entry.names(scheme)):
+
+            def read(ours=ours, entry=entry, index=index) -> np.ndarray:
+                array = entry.to_torch(ours.read())
+                parts = len(entry.names(scheme))
+                return np.ascontiguousarray(np.split(array, parts)[index] if parts > 1 else array)
+
+            tensors[name] = StoredTensor(entry.part_shape(scheme), ours.dtype, read)
+    return tensors
+
+
+def write_checkpoint(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
+    """Our folder. Holds all weights in memory once."""
+    params = checkpoint.unflatten({name: tensor.read() for name, tensor in weights.tensors.items()})
+    checkpoint.save(dst, weights.header, params, overwrite=overwrite)
+
+
+def write_official(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
+    """A `.pth` state dict with the official names: of the depth model, or of DINOv2 for a bare encoder."""
+    if dst.is_dir():
+        raise Dav2Error(f"{dst} is a folder; the official format is one file, for example {dst.name}.pth")
+    scheme = "dinov2" if weights.header.model.kind == "encoder" else "official"
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    write_torch_file(dst, torch_tensors(weights, scheme))
+
+
+def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
+    """A folder that `transformers` loads with `from_pretrained`."""
+    config, licence, provenance = weights.header.model, weights.header.licence, weights.header.provenance
+    if config.kind == "metric" and config.max_depth != int(config.max_depth):
+        raise Dav2Error(f"transformers wants whole metres, and this model's max depth is {config.max_depth:g}")
+    with checkpoint.new_folder(dst, overwrite=overwrite) as folder:
+        scheme = "hf-dinov2" if config.kind == "encoder" else "hf"
+        tensors = torch_tensors(weights, scheme)
+        dtype = str(next(iter(tensors.values())).dtype)
+        write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
+        values = hf_config.model_config_json(config) | {"torch_dtype": dtype}
+        (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+        (folder / "preprocessor_config.json").write_text(
+            json.dumps(hf_config.preprocessor_config_json(), indent=2) + "\n"
+        )
+        card = f"---\nlicense: {licence.lower()}\n---\n" if licence != recognise.UNKNOWN_LICENCE else ""
+        (folder / "README.md").write_text(f"{card}\nConverted from {provenance['source']} by {provenance['by']}.\n")
+
+
+def load_tensors(weights: Weights, dtype=jnp.float32) -> Params:
+    """All weights as a tree of JAX arrays on the default device."""
+    return checkpoint.unflatten({n: jnp.asarray(_cast(t, np.dtype(dtype)).read()) for n, t in weights.tensors.items()})
+
+
+def _cast(tensor: StoredTensor, dtype) -> StoredTensor:
+    dtype = np.dtype(dtype)
+    if tensor.dtype == dtype:
+        return tensor
+    return StoredTensor(tensor.shape, dtype, lambda: tensor.read().astype(dtype))
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes; of a folder, of its weight files' digests in name order."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in path.glob(pattern))
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+
+
+def summary(weights: Weights, dst: Path) -> str:
+    """What was converted, in a few lines."""
+    config, count = weights.header.model, sum(int(np.prod(t.shape)) for t in weights.tensors.values())
+    files = [dst] if dst.is_file() else [file for file in dst.rglob("*") if file.is_file()]
+    output = {"encoder": "features, no depth", "relative": "relative (disparity)"}.get(
+        config.kind, f"metric (metres, up to {config.max_depth or 0:g})"
+    )
+    return "\n".join(
+        [
+            f"{dst}: {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB",
+            f"  model     {config.encoder}, {count / 1e6:,.1f} M parameters, {output}, taps {config.taps}",
+            f"  licence   {weights.header.licence}",
+            f"  source    {weights.header.provenance['source']} (sha256 {weights.header.provenance['sha256'][:16]})",
+        ]
+    )

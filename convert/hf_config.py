@@ -1,0 +1,182 @@
+"""Hugging Face's `config.json` and `preprocessor_config.json`, read strictly, written for `transformers`.
+
+Reading refuses whatever this network does not implement instead of ignoring it.
+Source: `DepthAnythingConfig`, `Dinov2Config` and `DPTImageProcessor` of transformers.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from dav2_jax.convert.recognise import UNKNOWN_LICENCE, Told
+from dav2_jax.errors import Dav2Error
+from dav2_jax.model.config import GRID, MLP_RATIO, PATCH, PRESETS, ModelConfig
+
+# What a config may say that the network has built in: attribute -> the only values it implements (first: the default).
+BACKBONE_FIXED = {
+    "model_type": ["dinov2"],
+    "patch_size": [16, PATCH],
+    "image_size": [224, GRID * PATCH],
+    "mlp_ratio": [MLP_RATIO],
+    "hidden_act": ["gelu"],
+    "layer_norm_eps": [1e-6],
+    "qkv_bias": [True],
+    "num_channels": [3],
+}
+HEAD_FIXED = {
+    "model_type": ["depth_anything"],
+    "patch_size": [PATCH],
+    "reassemble_factors": [[4, 2, 1, 0.5]],
+    "head_hidden_size": [32],
+    "head_in_index": [-1],
+}
+BACKBONE_HEAD_FIXED = {"apply_layernorm": [True], "reshape_hidden_states": [False]}
+
+
+def read_config(folder: Path) -> ModelConfig | None:
+    """The config of a Hugging Face folder; None without a config.json. Raises Dav2Error for another model."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        values = json.loads(file.read_text())
+        if values.get("model_type") == "dinov2":
+            return _encoder(file, values).replace(kind="encoder")
+        return _depth_model(file, values)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise Dav2Error(f"{file}: cannot be read as the config of a Depth Anything model ({error!r})") from None
+
+
+def _depth_model(file: Path, values: dict) -> ModelConfig:
+    _check(file, values, HEAD_FIXED, must_say=["model_type"])
+    backbone = values["backbone_config"] or {}
+    encoder = _encoder(file, backbone)
+    _check(file, backbone, BACKBONE_HEAD_FIXED, must_say=["reshape_hidden_states"])
+    kind = values.get("depth_estimation_type") or "relative"
+    if kind not in ("relative", "metric"):
+        raise Dav2Error(f"{file}: depth_estimation_type {kind!r} is neither relative nor metric")
+    if kind == "metric" and "max_depth" not in values:
+        raise Dav2Error(f"{file}: a metric model without max_depth")
+    return encoder.replace(
+        features=values.get("fusion_hidden_size", 64),
+        out_channels=tuple(values.get("neck_hidden_sizes", (48, 96, 192, 384))),
+        taps=_taps(file, backbone),
+        kind=kind,
+        max_depth=float(values["max_depth"]) if kind == "metric" else None,
+    )
+
+
+def _encoder(file: Path, values: dict) -> ModelConfig:
+    _check(file, values, BACKBONE_FIXED, must_say=["model_type", "patch_size", "image_size"])
+    sizes = {
+        "width": values.get("hidden_size", 768),
+        "depth": values.get("num_hidden_layers", 12),
+        "heads": values.get("num_attention_heads", 12),
+        "ffn": "swiglu" if values.get("use_swiglu_ffn", False) else "mlp",
+    }
+    for preset in PRESETS.values():
+        if all(getattr(preset, key) == value for key, value in sizes.items()):
+            return preset
+    # A size of someone's own: usable all the same, as the config says all there is to know about it.
+    return PRESETS["small"].replace(encoder="custom", taps=tuple(range(sizes["depth"] - 4, sizes["depth"])), **sizes)
+
+
+def _taps(file: Path, backbone: dict) -> tuple[int, ...]:
+    """`out_indices` counts the embeddings as 0, so block b is b + 1; `out_features` says the same with names."""
+    named = [int(re.fullmatch(r"stage(\d+)", name)[1]) for name in backbone.get("out_features") or []]
+    indices = list(backbone.get("out_indices") or named)
+    if len(indices) != 4 or (named and named != indices):
+        raise Dav2Error(f"{file}: out_indices {indices} and out_features {named} do not name the same four blocks")
+    return tuple(index - 1 for index in indices)
+
+
+def _check(file: Path, values: dict, fixed: dict[str, list], must_say: list[str]) -> None:
+    for key, allowed in fixed.items():
+        value = values.get(key, None if key in must_say else allowed[0])
+        if value not in (allowed[1:] or allowed):
+            raise Dav2Error(f"{file}: {key} = {value!r} is not what this network is (it implements {allowed[-1]!r})")
+
+
+def read_licence(folder: Path) -> str:
+    """The licence named in a repository's README, or that there is none."""
+    try:
+        head = (folder / "README.md").read_text(errors="replace")[:4096]
+    except OSError:
+        return UNKNOWN_LICENCE
+    found = re.search(r"^---\n.*?^license:\s*([\w.-]+)\s*$.*?^---$", head, re.MULTILINE | re.DOTALL)
+    spelled = {"apache-2.0": "Apache-2.0", "cc-by-nc-4.0": "CC-BY-NC-4.0"}
+    return spelled.get(found[1].lower(), found[1]) if found else UNKNOWN_LICENCE
+
+
+def contradiction(config: ModelConfig, flags: Told) -> str | None:
+    """The flag that says something else than a config file does, if any."""
+    if flags.kind not in (None, config.kind):
+        return f"--kind {flags.kind}"
+    if flags.max_depth not in (None, config.max_depth):
+        return f"--max-depth {flags.max_depth:g}"
+    if flags.taps is not None and config.kind != "encoder" and config.with_taps(flags.taps).taps != config.taps:
+        return f"--taps {flags.taps}"
+    return None
+
+
+def model_config_json(config: ModelConfig) -> dict:
+    """`config.json` of the depth model, or of the bare encoder."""
+    backbone = {
+        "architectures": ["Dinov2Model"],
+        "model_type": "dinov2",
+        "hidden_size": config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "mlp_ratio": MLP_RATIO,
+        "use_swiglu_ffn": config.ffn == "swiglu",
+        "image_size": GRID * PATCH,
+        "patch_size": PATCH,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "hidden_act": "gelu",
+    }
+    if config.kind == "encoder":
+        return backbone
+    outs = [tap + 1 for tap in config.taps]
+    backbone |= {
+        "apply_layernorm": True,
+        "reshape_hidden_states": False,
+        "out_indices": outs,
+        "out_features": [f"stage{index}" for index in outs],
+    }
+    values = {
+        "architectures": ["DepthAnythingForDepthEstimation"],
+        "model_type": "depth_anything",
+        "backbone_config": backbone,
+        "patch_size": PATCH,
+        "reassemble_hidden_size": config.width,
+        "reassemble_factors": [4, 2, 1, 0.5],
+        "neck_hidden_sizes": list(config.out_channels),
+        "fusion_hidden_size": config.features,
+        "head_in_index": -1,
+        "head_hidden_size": 32,
+        "depth_estimation_type": config.kind,
+    }
+    if config.kind == "metric":
+        # transformers accepts whole metres only
+        values["max_depth"] = int(config.max_depth) if config.max_depth == int(config.max_depth) else config.max_depth
+    return values
+
+
+def preprocessor_config_json() -> dict:
+    """`preprocessor_config.json`. The processor itself differs from the official path: it resizes in 8 bits."""
+    return {
+        "image_processor_type": "DPTImageProcessor",
+        "do_resize": True,
+        "size": {"height": GRID * PATCH, "width": GRID * PATCH},
+        "keep_aspect_ratio": True,
+        "ensure_multiple_of": PATCH,
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "do_pad": False,
+        "size_divisor": None,
+    }

@@ -1,0 +1,292 @@
+"""The command line: `dav2 VERB ...`. One function a verb; the work is done elsewhere, imported when a verb runs."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+import dav2_jax
+from dav2_jax.errors import Dav2Error
+from dav2_jax.inference.formats import FORMATS
+
+_DESCRIPTION = """Depth Anything V2 in JAX: depth from one photo, with the released weights.
+
+$ dav2 predict photo.jpg      photo to depth, in depth/photo.jpg.color.png
+$ dav2 VERB --help            all about one verb
+$ dav2 VERB ... --debug       with the traceback of an error
+$ dav2 --version
+
+Exit code: 0 all well, 2 wrong command line or input, 130 interrupted, 70 a bug."""
+
+_MODEL = (
+    "Name of a released model, which is downloaded once (dav2 models lists them: small, base, large, "
+    "metric-indoor-small, ...), or a path: .pth, .safetensors, Hugging Face folder, folder of dav2 convert."
+)
+_indented = partial(
+    textwrap.fill, width=56, initial_indent="    ", subsequent_indent="    "
+)  # fits a help of 80 columns
+_FROM_MODEL = "(default: as the checkpoint says)"
+
+# What a weights file may not say about itself. Released names need none of these.
+Kind = Annotated[
+    Literal["relative", "metric"] | None,
+    arg(
+        help="For a weights file of your own that does not say it: relative (disparity) or metric (metres).",
+        help_behavior_hint=_FROM_MODEL,
+    ),
+]
+MaxDepth = Annotated[
+    float | None,
+    arg(
+        metavar="METRES",
+        help="Metric weights of your own: the largest depth they were trained for (20 for Hypersim, 80 for VKITTI).",
+        help_behavior_hint=_FROM_MODEL,
+    ),
+]
+Taps = Annotated[
+    Literal["v1", "v2"] | None,
+    arg(
+        help="Weights of your own: the encoder layers that feed the head, as in Depth Anything v1 (the last four) "
+        "or v2 (spread over the depth). A wrong choice loads and gives wrong depth.",
+        help_behavior_hint=_FROM_MODEL,
+    ),
+]
+
+
+def predict(
+    inputs: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="PHOTO [PHOTO ...]",
+            help="What to work on, one or more:\n"
+            "  photo.jpg            a file\n"
+            "  photos/              a folder, with all folders in it\n"
+            "  'photos/**/*.png'    a quoted pattern; ** is any depth\n"
+            "  list.txt             a list, one path a line\n"
+            "Outputs mirror the tree of the inputs below --out and keep the whole name of the photo: "
+            "photos/a/x.jpg, given as photos/, becomes a/x.jpg.color.png. Put photos before --format.",
+            help_behavior_hint="(required)",
+        ),
+    ],
+    *,
+    model: Annotated[str, arg(metavar="NAME|PATH", help=_MODEL)] = "small",
+    out: Annotated[Path, arg(metavar="FOLDER", help="Where outputs go; created when missing.")] = Path("depth"),
+    format: Annotated[
+        tuple[tyro.extras.literal_type_from_choices(FORMATS), ...],
+        arg(
+            metavar="FORMAT [FORMAT ...]",
+            help="What to write, one or more, for x.jpg:\n"
+            + "\n".join(f"  {name}  (x.jpg{kind.suffix})\n{_indented(kind.about)}." for name, kind in FORMATS.items()),
+        ),
+    ] = ("color",),
+    input_size: Annotated[
+        int,
+        arg(
+            metavar="PIXELS",
+            help="Shorter side at which the model sees the photo, rounded to patches of 14. Larger: finer edges, and "
+            "time and memory grow steeply. Outputs always have the size of the photo.",
+        ),
+    ] = 518,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        arg(help="float32: the exact numbers of the official code. bfloat16: faster on TPU and GPU, less exact."),
+    ] = "float32",
+    focal_length: Annotated[
+        float | None,
+        arg(
+            metavar="PIXELS",
+            help="Focal length in pixels of the photo (not in mm), for point clouds, for all photos of this run.",
+            help_behavior_hint="(default: from EXIF data)",
+        ),
+    ] = None,
+    fov: Annotated[
+        float | None,
+        arg(
+            metavar="DEGREES",
+            help="In place of --focal-length: angle of view from the left to the right edge of the photo.",
+            help_behavior_hint="(default: from EXIF data)",
+        ),
+    ] = None,
+    skip_existing: Annotated[
+        bool, arg(help="Pass over photos whose outputs are all there, to go on after a stop.")
+    ] = False,
+    max_pixels: Annotated[
+        int, arg(metavar="COUNT", help="Refuse photos of more pixels than this, width x height.")
+    ] = 178_956_970,
+    kind: Kind = None,
+    max_depth: MaxDepth = None,
+    taps: Taps = None,
+) -> int:
+    """Photos to depth: pictures, arrays or point clouds.
+
+    $ dav2 predict photo.jpg
+    $ dav2 predict photos/ --model large --format npy png16 --out depths
+    $ dav2 predict 'in/**/*.png' list.txt --skip-existing
+    $ dav2 predict room.jpg --model metric-indoor-small --format ply --fov 60
+
+    A relative model (small, base, large) gives disparity: larger is closer, in no unit. A metric model gives metres.
+
+    A photo that fails costs one line and the others go on; the exit code says how many failed (125: that many or more).
+    Files are whole or not there, whatever happens.
+    """
+    if not inputs:
+        raise Dav2Error("no photo given: dav2 predict PHOTO ..., and dav2 predict --help for all it can take")
+    from dav2_jax import hub
+    from dav2_jax.inference.inputs import find_inputs
+    from dav2_jax.inference.job import predict_files
+
+    photos, problems = find_inputs(inputs)
+    loaded = hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps) if photos else None
+    report = predict_files(
+        partial(loaded.predict, input_size=input_size, max_pixels=max_pixels) if loaded else None,
+        photos,
+        out,
+        format,
+        skip_existing=skip_existing,
+        focal_length=focal_length,
+        fov=fov,
+        problems=problems,
+    )
+    return min(report.failed, 125)
+
+
+def convert(
+    src: Annotated[Positional[str], arg(metavar="SOURCE", help=_MODEL)],
+    dst: Annotated[Positional[Path], arg(metavar="TARGET", help="File or folder to write.")],
+    *,
+    to: Annotated[
+        Literal["checkpoint", "official", "hf"],
+        arg(
+            help="checkpoint: our folder, for JAX. official: the .pth of the official repository. "
+            "hf: a folder for transformers."
+        ),
+    ] = "checkpoint",
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, arg(help="Type to store.", help_behavior_hint="(default: as stored)")
+    ] = None,
+    kind: Kind = None,
+    max_depth: MaxDepth = None,
+    taps: Taps = None,
+    overwrite: Annotated[bool, arg(help="Replace TARGET when it exists.")] = False,
+) -> int:
+    """Weights from and to the official and Hugging Face layouts.
+
+    $ dav2 convert depth_anything_v2_vits.pth small.ckpt
+    $ dav2 convert small.ckpt out.pth --to official
+    $ dav2 convert large large_hf --to hf
+    """
+    from dav2_jax.convert.convert import convert as run
+
+    print(run(src, dst, to=to, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps, overwrite=overwrite))
+    return 0
+
+
+def verify(
+    src: Annotated[Positional[str], arg(metavar="CHECKPOINT", help=_MODEL)],
+    *,
+    against: Annotated[
+        Path | None,
+        arg(
+            metavar="FILE",
+            help="Stored reference, written with --save on a machine that has PyTorch.",
+            help_behavior_hint="(default: run PyTorch here)",
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None, arg(metavar="PHOTO", help="Photo to compare on.", help_behavior_hint="(default: a sample photo)")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Store PyTorch's numbers, for --against.", help_behavior_hint="(default: store none)"),
+    ] = None,
+    input_size: Annotated[
+        int | None,
+        arg(
+            metavar="PIXELS",
+            help="Shorter side at which the model sees the photo, rounded to patches of 14.",
+            help_behavior_hint="(default: that of the stored reference, or 518)",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        arg(metavar="RELATIVE", help="Largest error allowed in a stage: |ours - reference| / |reference|, L2 norms."),
+    ] = 1e-5,
+    kind: Kind = None,
+    max_depth: MaxDepth = None,
+    taps: Taps = None,
+) -> int:
+    """Compare a checkpoint with the PyTorch reference, stage by stage. Exit code 1 if a stage differs too much.
+
+    $ dav2 verify small
+    $ dav2 verify small.ckpt --image photo.jpg --tolerance 1e-4
+    """
+    from dav2_jax.convert.recognise import Told
+    from dav2_jax.convert.verify import verify as run
+
+    told = Told(kind, max_depth, taps)
+    table, passed = run(
+        src, against=against, image=image, save=save, input_size=input_size, tolerance=tolerance, told=told
+    )
+    print(table)
+    return 0 if passed else 1
+
+
+def models() -> int:
+    """List the released models: name, encoder, what they predict, licence, where they come from."""
+    from dav2_jax import hub
+
+    print(hub.table())
+    return 0
+
+
+VERBS = {verb.__name__: verb for verb in (predict, convert, verify, models)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    argv  without the program name; None: those of this process.
+
+    A Dav2Error becomes one line and 2, Ctrl-C one line and 130, a bug one line and 70; `--debug` adds the traceback.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [argument for argument in argv if argument != "--debug"]
+    if argv[:1] == ["--version"]:
+        print(f"dav2 {dav2_jax.__version__}")
+        return 0
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            VERBS, prog="dav2", description=_DESCRIPTION, args=argv, config=config
+        )
+    except SystemExit as stop:  # tyro has shown its help, or what is wrong with the command line
+        return stop.code if isinstance(stop.code, int) else 2
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            traceback.print_exc()
+        line, code = _last_words(error)
+        print(f"dav2: {line}", file=sys.stderr)
+        return code
+
+
+def _last_words(error: BaseException) -> tuple[str, int]:
+    """The line that a user reads about an error that ended a command, and its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted: files written until now are whole (predict goes on with --skip-existing)", 130
+    if isinstance(error, Dav2Error):
+        return f"error: {error}", 2
+    text = (str(error).splitlines() or ["no message"])[0]
+    return f"unexpected {type(error).__name__}: {text}: run again with --debug to see where", 70
+
+
+if __name__ == "__main__":
+    sys.exit(main())

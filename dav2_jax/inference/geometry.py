@@ -1,0 +1,124 @@
+"""Pinhole geometry: the focal length in pixels, from what is known about a photo, and depth to points.
+
+Camera axes: x right, y down, z forward (OpenCV, COLMAP). The centre of the pixel in row r and column c lies at
+(c + 0.5, r + 0.5), and the principal point is the centre of the photo, (W / 2, H / 2). Pixels are square.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dav2_jax.errors import Dav2Error
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif
+
+# EXIF 2.32 (CIPA DC-008), tags of the Exif IFD.
+_EXIF_IFD = 0x8769
+_FOCAL_LENGTH = 0x920A  # mm
+_FOCAL_LENGTH_35MM = 0xA405  # mm on 35 mm film, 0: unknown
+_PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 0xA002, 0xA003  # size as the camera stored it
+_FOCAL_PLANE_X_RESOLUTION = 0xA20E  # stored pixels per unit on the sensor
+_FOCAL_PLANE_UNIT = 0xA210
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # inch, cm, mm, micrometre
+_FILM_DIAGONAL = math.hypot(36.0, 24.0)  # 43.27 mm
+_SAME_ASPECT = 0.02  # relative; more than rounding at any thumbnail size, less than any crop that matters
+
+
+def focal_from_fov(fov: float, width: int) -> float:
+    """Focal length in pixels of a photo `width` pixels wide that sees `fov` degrees from its left to its right edge.
+
+    Raises Dav2Error unless 0 < fov < 180.
+    """
+    if not 0 < fov < 180:
+        raise Dav2Error(f"field of view is {fov:g} degrees: give the horizontal angle, between 0 and 180")
+    return width / 2 / math.tan(math.radians(fov) / 2)
+
+
+def focal_from_exif(exif: Exif | None, width: int, height: int) -> float | None:
+    """Focal length in pixels of a photo of width x height, as its EXIF data (`PIL.Image.Image.getexif()`) say.
+
+    FocalLengthIn35mmFilm is taken relative to the diagonal (CIPA DCG-001), and the camera's FocalLength through
+    FocalPlaneXResolution otherwise. Both go through diagonals, so a photo that was resized, or turned upright as its
+    orientation tag asks, comes out right. None when there is no way to know: no such tags, or a photo whose sides no
+    longer have the proportion that the camera recorded, which means that it was cropped.
+    """
+    if exif is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about damaged EXIF data; what is left of them counts
+        tags = exif.get_ifd(_EXIF_IFD)
+    diagonal = math.hypot(width, height)
+    stored = [_positive(tags.get(tag)) for tag in (_PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION)]
+    known_size = None not in stored
+    if known_size and abs(max(stored) / min(stored) / (max(width, height) / min(width, height)) - 1) > _SAME_ASPECT:
+        return None
+    if film := _positive(tags.get(_FOCAL_LENGTH_35MM)):
+        return film * diagonal / _FILM_DIAGONAL
+    focal, resolution = _positive(tags.get(_FOCAL_LENGTH)), _positive(tags.get(_FOCAL_PLANE_X_RESOLUTION))
+    mm_per_unit = _MM_PER_UNIT.get(tags.get(_FOCAL_PLANE_UNIT, 2))
+    if focal and resolution and mm_per_unit and known_size:
+        return focal * resolution / mm_per_unit * diagonal / math.hypot(*stored)
+    return None
+
+
+def choose_focal(focal_length: float | None, fov: float | None, *, width: int, known: float | None) -> float | None:
+    """The focal length in pixels to use: `focal_length`, else from `fov` (degrees), else `known` (from EXIF, or None).
+
+    Raises Dav2Error when both are given, or one is out of range.
+    """
+    if focal_length is not None and fov is not None:
+        raise Dav2Error("both --focal-length and --fov are given: give one of them")
+    if focal_length is not None and not 0 < focal_length < math.inf:
+        raise Dav2Error(f"focal length is {focal_length:g}: give pixels of the photo, a positive number")
+    if fov is not None:
+        return focal_from_fov(fov, width)
+    return known if focal_length is None else float(focal_length)
+
+
+def point_cloud(
+    depth: np.ndarray, focal_length: float, image: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Points seen by a pinhole camera, row by row; pixels whose depth is not finite and positive are left out.
+
+    depth (H, W) metres along the optical axis, focal_length pixels, image (H, W, 3) uint8 RGB or None.
+    Returns points (N, 3) float32 in metres and their colours (N, 3) uint8, or None without an image.
+    """
+    height, width = depth.shape
+    keep = np.isfinite(depth) & (depth > 0)  # H W
+    rows, columns = np.nonzero(keep)  # N
+    z = depth[keep].astype(np.float32)  # N
+    points = np.empty((z.size, 3), np.float32)
+    points[:, 0] = (columns + 0.5 - width / 2) / focal_length * z
+    points[:, 1] = (rows + 0.5 - height / 2) / focal_length * z
+    points[:, 2] = z
+    return points, None if image is None else image[keep]
+
+
+def pseudo_depth(disparity: np.ndarray) -> np.ndarray:
+    """(H, W) disparity to something to look at in 3D: 1 / (0.1 + 0.9 d), d the disparity rescaled to [0, 1].
+
+    The nearest pixel comes to lie at 1 and the farthest at 10, in no unit: relative disparity is known up to a scale
+    and a shift, so the order of the points is right and their proportions are not. Non-finite values become NaN; a
+    constant map comes to lie at 10.
+    """
+    finite = np.isfinite(disparity)
+    d = np.where(finite, disparity, np.nan).astype(np.float64)  # H W
+    if not finite.any():
+        return d.astype(np.float32)
+    d -= d[finite].min()
+    d /= d[finite].max() or 1.0
+    return (1 / (0.1 + 0.9 * d)).astype(np.float32)
+
+
+def _positive(value) -> float | None:
+    """An EXIF number as float; None when it is absent, malformed (0/0 gives NaN), or not positive."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if 0 < number < math.inf else None

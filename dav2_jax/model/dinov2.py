@@ -1,0 +1,163 @@
+"""The DINOv2 vision transformer (Oquab et al., 2023): an image in, every block's tokens out.
+
+Attribute names are those of the official PyTorch code, so a parameter's path is its official name.
+Source: facebookresearch/dinov2 `vision_transformer.py`, as vendored by Depth Anything V2 in `dinov2.py`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dav2_jax.model import ops
+from dav2_jax.model.config import GRID, PATCH, ModelConfig
+
+
+class Linear(nnx.Module):
+    """x [..., I] -> [..., O]."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        # DINOv2 truncates at +-2, a hundred standard deviations out: a plain normal.
+        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return ops.linear(x, self.kernel[...], self.bias[...])
+
+
+class LayerNorm(nnx.Module):
+    """Over the channels of a token."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return ops.layer_norm(x, self.scale[...], self.bias[...])
+
+
+class LayerScale(nnx.Module):
+    """One learned factor a channel, applied once to the output of a residual branch."""
+
+    def __init__(self, width: int):
+        self.gamma = nnx.Param(jnp.ones(width))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.gamma[...].astype(x.dtype)[None, None]
+
+
+class PatchEmbed(nnx.Module):
+    """A convolution whose stride is its kernel, done as one matmul over the pixels of each patch."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.proj = Linear(PATCH * PATCH * 3, width, rngs)
+        bound = (PATCH * PATCH * 3) ** -0.5  # PyTorch's default for a convolution, which DINOv2 leaves alone
+        uniform = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+        self.proj.kernel = nnx.Param(uniform(rngs.params(), self.proj.kernel.shape))
+        self.proj.bias = nnx.Param(uniform(rngs.params(), (width,)))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.proj(ops.patches(images, PATCH))
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention; one projection makes queries, keys and values, in this order."""
+
+    def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
+        self.heads = heads
+        self.qkv = Linear(width, 3 * width, rngs)
+        self.proj = Linear(width, width, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, n, width = x.shape
+        qkv = self.qkv(x).reshape(batch, n, 3, self.heads, width // self.heads)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [3, B, K, N, C]
+        out = ops.attention(q, k, v)
+        return self.proj(out.transpose(0, 2, 1, 3).reshape(batch, n, width))
+
+
+class Mlp(nnx.Module):
+    """Feed-forward of S, B and L."""
+
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+        self.fc1 = Linear(width, hidden, rngs)
+        self.fc2 = Linear(hidden, width, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(ops.gelu(self.fc1(x)))
+
+
+class SwiGLU(nnx.Module):
+    """Feed-forward of G: one projection makes gate and value, in this order."""
+
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+        self.w12 = Linear(width, 2 * hidden, rngs)
+        self.w3 = Linear(hidden, width, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gate, value = jnp.split(self.w12(x), 2, axis=-1)
+        return self.w3(jax.nn.silu(gate) * value)
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        ffn = Mlp if config.ffn == "mlp" else SwiGLU
+        self.norm1 = LayerNorm(config.width)
+        self.attn = Attention(config.width, config.heads, rngs)
+        self.ls1 = LayerScale(config.width)
+        self.norm2 = LayerNorm(config.width)
+        self.mlp = ffn(config.width, config.hidden, rngs)
+        self.ls2 = LayerScale(config.width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class DinoV2(nnx.Module):
+    """images [B, H, W, 3], normalised, H and W multiples of 14 -> the encoder's stages, by name."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.taps = config.taps
+        self.cls_token = nnx.Param(1e-6 * jax.random.normal(rngs.params(), (1, 1, config.width)))
+        self.pos_embed = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, GRID * GRID + 1, config.width)))
+        self.mask_token = nnx.Param(
+            jnp.zeros((1, config.width))
+        )  # of DINOv2's own training; kept for a whole round trip
+        self.patch_embed = PatchEmbed(config.width, rngs)
+        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.depth)])
+        self.norm = LayerNorm(config.width)
+
+    def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
+        """patch_embed [B, h*w, D]; tokens, block00, ... [B, 1 + h*w, D], class token first; tap0 ... 3 [B, h, w, D]."""
+        x = self.patch_embed(images)
+        batch, h, w, width = x.shape
+        x = x.reshape(batch, h * w, width)
+        stages = {"patch_embed": x}
+
+        cls = jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (batch, 1, width))
+        x = jnp.concatenate([cls, x], axis=1) + position_table(self.pos_embed[...], h, w).astype(x.dtype)
+        stages["tokens"] = x
+        for index, block in enumerate(self.blocks):
+            x = stages[f"block{index:02}"] = block(x)
+        for number, index in enumerate(self.taps):  # the final norm is applied to every tap; the class token is dropped
+            tokens = self.norm(stages[f"block{index:02}"])[:, 1:]
+            stages[f"tap{number}"] = tokens.reshape(batch, h, w, width)
+        return stages
+
+
+def position_table(table: jax.Array, h: int, w: int) -> jax.Array:
+    """The position table [1, 1 + 37*37, D] for h x w patches: [1, 1 + h*w, D].
+
+    DINOv2 interpolates with a scale of (h + 0.1) / 37, not h / 37, so the samples drift by up to a tenth of a patch;
+    its weights are used so everywhere, and the drift is part of the model. A 37 x 37 grid is returned untouched.
+    """
+    if (h, w) == (GRID, GRID):
+        return table
+    grid = table[:, 1:].astype(jnp.float32).reshape(1, GRID, GRID, -1)
+    grid = ops.resample(grid, ops.cubic_taps(GRID, h, step=GRID / (h + 0.1)), axis=1)
+    grid = ops.resample(grid, ops.cubic_taps(GRID, w, step=GRID / (w + 0.1)), axis=2)
+    return jnp.concatenate([table[:, :1].astype(jnp.float32), grid.reshape(1, h * w, -1)], axis=1)

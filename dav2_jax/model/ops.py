@@ -1,0 +1,176 @@
+"""Every exact numeric in one place: what PyTorch and OpenCV compute, written out, nothing left to a default.
+
+Maps are channels last: [B, H, W, C]; tokens are [B, N, D]. An op computes in the dtype of its input and accumulates
+in float32; float32 inputs are multiplied as float32 on every platform (TPUs and GPUs would round them otherwise).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+PRECISION = lax.Precision.HIGHEST
+LAYER_NORM_EPS = 1e-6
+
+
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """x [..., I] @ kernel [I, O] + bias [O]."""
+    dims = (((x.ndim - 1,), (0,)), ((), ()))
+    y = lax.dot_general(x, kernel.astype(x.dtype), dims, PRECISION, preferred_element_type=jnp.float32)
+    return (y + jnp.expand_dims(bias, range(x.ndim - 1)).astype(jnp.float32)).astype(x.dtype)
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Over the last axis, in float32. Two passes: DINOv2 has tokens of large norm, where E[x^2] - E[x]^2 cancels."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(-1, keepdims=True)
+    normal = centred * lax.rsqrt((centred**2).mean(-1, keepdims=True) + LAYER_NORM_EPS)
+    lead = range(x.ndim - 1)
+    y = normal * jnp.expand_dims(scale, lead).astype(jnp.float32) + jnp.expand_dims(bias, lead).astype(jnp.float32)
+    return y.astype(x.dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact one, with erf: PyTorch's default, not JAX's."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Softmax attention, unmasked; q, k, v and the result are [B, K, N, C].
+
+    Queries go through in blocks, so the N x N scores never stand in memory at once. On a CPU a block that stays in
+    the cache is also several times faster; elsewhere blocks are only there to bound memory at high resolution.
+    """
+    return lax.platform_dependent(
+        q,
+        k,
+        v,
+        cpu=functools.partial(_blocked_attention, block=256),
+        default=functools.partial(_blocked_attention, block=4096),
+    )
+
+
+def _blocked_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, block: int) -> jax.Array:
+    batch, heads, n, channels = q.shape
+    q = q * (channels**-0.5)
+
+    def attend(q_block):  # [B, K, Q, C]
+        scores = jnp.einsum("bkqc,bknc->bkqn", q_block, k, precision=PRECISION, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+        out = jnp.einsum("bkqn,bknc->bkqc", weights, v, precision=PRECISION, preferred_element_type=jnp.float32)
+        return out.astype(v.dtype)
+
+    blocks = -(-n // block)
+    if blocks == 1:
+        return attend(q)
+    size = -(-n // blocks)  # even blocks: at most `blocks - 1` queries of padding
+    q = jnp.pad(q, ((0, 0), (0, 0), (0, blocks * size - n), (0, 0)))
+    q = q.reshape(batch, heads, blocks, size, channels).transpose(2, 0, 1, 3, 4)
+    out = lax.map(attend, q).transpose(1, 2, 0, 3, 4)
+    return out.reshape(batch, heads, blocks * size, channels)[:, :, :n]
+
+
+def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int = 1) -> jax.Array:
+    """Square convolution with PyTorch's padding (k - 1) / 2 on every side; kernel [k, k, I, O].
+
+    Written-out padding, because "SAME" pads (0, 1) where PyTorch pads (1, 1) when the stride is 2 and the side even.
+    """
+    pad = (kernel.shape[0] - 1) // 2
+    y = lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=PRECISION,
+        preferred_element_type=jnp.float32,
+    )
+    if bias is not None:
+        y = y + bias.astype(jnp.float32)[None, None, None]
+    return y.astype(x.dtype)
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Transposed convolution whose stride equals its kernel size: every pixel becomes its own k x k tile.
+
+    kernel [k, k, I, O], not flipped: out[h k + i, w k + j] = x[h, w] @ kernel[i, j] + bias, as in PyTorch.
+    """
+    batch, height, width, _ = x.shape
+    k, _, _, out = kernel.shape
+    kernel = kernel.astype(x.dtype)
+    tiles = jnp.einsum("bhwc,ijco->bhiwjo", x, kernel, precision=PRECISION, preferred_element_type=jnp.float32)
+    y = tiles.reshape(batch, height * k, width * k, out)
+    return (y + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype)
+
+
+def patches(images: jax.Array, size: int) -> jax.Array:
+    """[B, H, W, C] -> [B, h, w, size * size * C]: the pixels of each patch, row by row, channels last."""
+    batch, height, width, channels = images.shape
+    h, w = height // size, width // size
+    x = images.reshape(batch, h, size, w, size, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, h, w, size * size * channels)
+
+
+class ResizeTaps(NamedTuple):
+    """A separable resize along one axis: out[i] = sum over t of weight[i, t] * in[index[i, t]]."""
+
+    index: np.ndarray  # [out, taps] int32
+    weight: np.ndarray  # [out, taps] float32
+
+
+def cubic_taps(size_in: int, size_out: int, step: float | None = None) -> ResizeTaps:
+    """Keys' cubic with a = -0.75, half-pixel centres, replicated border, no antialias, no clipping.
+
+    The kernel of both `cv2.resize(INTER_CUBIC)` and `torch.interpolate(mode="bicubic")`, with their float32
+    coefficients. `step` is the distance between samples in input pixels; None is in / out as OpenCV has it, in double
+    precision, and a number is 1 / `scale_factor` of PyTorch, which rounds it to float32.
+    """
+    step = size_in / size_out if step is None else float(np.float32(step))
+    position = ((np.arange(size_out) + 0.5) * step - 0.5).astype(np.float32)
+    first = np.floor(position)
+    t = position - first
+    a = np.float32(-0.75)
+    one = np.float32(1)
+
+    def inner(x):  # |x| <= 1
+        return ((a + 2) * x - (a + 3)) * x * x + one
+
+    def outer(x):  # 1 < |x| < 2
+        return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+
+    weight = np.stack([outer(t + one), inner(t), inner(one - t)], -1)
+    weight = np.concatenate([weight, one - weight.sum(-1, keepdims=True)], -1)
+    index = first.astype(np.int64)[:, None] + np.arange(-1, 3)
+    return ResizeTaps(np.clip(index, 0, size_in - 1).astype(np.int32), weight.astype(np.float32))
+
+
+def linear_taps(size_in: int, size_out: int) -> ResizeTaps:
+    """Bilinear with corners aligned (`align_corners=True`), positions in float32 as PyTorch computes them."""
+    step = np.float32(size_in - 1) / np.float32(size_out - 1) if size_out > 1 else np.float32(0)
+    position = np.arange(size_out, dtype=np.float32) * step
+    first = position.astype(np.int32)
+    t = position - first
+    index = np.stack([first, np.minimum(first + 1, size_in - 1)], -1)
+    return ResizeTaps(index, np.stack([1 - t, t], -1))
+
+
+def resample(x, taps: ResizeTaps, axis: int):
+    """Resizes one axis of a NumPy or a JAX array, in the dtype of the array (at least float32 weights)."""
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    terms = (
+        x.take(taps.index[:, t], axis=axis) * taps.weight[:, t].reshape(shape).astype(x.dtype)
+        for t in range(taps.index.shape[1])
+    )
+    return functools.reduce(lambda total, term: total + term, terms)
+
+
+def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
+    """[B, h, w, C] -> [B, height, width, C], corners aligned."""
+    if x.shape[1:3] == (height, width):
+        return x
+    x = resample(x, linear_taps(x.shape[1], height), axis=1)
+    return resample(x, linear_taps(x.shape[2], width), axis=2)

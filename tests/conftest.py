@@ -1,0 +1,63 @@
+"""A strict world for every test: eight CPU devices, and no silent broadcasting between ranks."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+import jax
+import numpy as np
+import pytest
+import seeded
+
+from dav2_jax.convert.stored_tensor import StoredTensor
+from dav2_jax.convert.torch_writer import write_torch_file
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def small_pth(tmp_path_factory):
+    """A seeded official checkpoint of the small relative model, under its released name."""
+    path = tmp_path_factory.mktemp("official") / "depth_anything_v2_vits.pth"
+    write_torch_file(path, {name: StoredTensor.of(array) for name, array in seeded.state_dict("small").items()})
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_hf(tmp_path_factory):
+    """Folders of tiny random models as `transformers` saves them: tiny_hf(kind, ffn) -> path."""
+    import torch
+    import transformers
+
+    def make(kind: str = "relative", *, swiglu: bool = False):
+        folder = tmp_path_factory.mktemp("hf") / kind
+        backbone = transformers.Dinov2Config(
+            hidden_size=48, num_hidden_layers=11, num_attention_heads=3, image_size=518, patch_size=14,
+            use_swiglu_ffn=swiglu, out_indices=[2, 5, 10, 11], reshape_hidden_states=False, layerscale_value=0.3,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        if kind == "encoder":
+            model = transformers.Dinov2Model(backbone)
+        else:
+            config = transformers.DepthAnythingConfig(
+                backbone_config=backbone, reassemble_hidden_size=48, neck_hidden_sizes=[8, 16, 24, 32],
+                fusion_hidden_size=16, depth_estimation_type=kind, max_depth=20,
+            )  # fmt: skip
+            model = transformers.DepthAnythingForDepthEstimation(config)
+            torch.nn.init.constant_(model.head.conv3.bias, 0.5)  # random heads are often negative, and ReLU hides them
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "lambda" in name or name.endswith("bias"):
+                torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    """A seeded photo, uint8 [200, 300, 3]."""
+    return seeded.photo(200, 300)

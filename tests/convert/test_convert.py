@@ -1,0 +1,306 @@
+"""Every way in, every way out, and back: bit-identical, and the same depth in PyTorch."""
+
+import json
+import shutil
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import seeded
+import torch
+import transformers
+
+import dav2_jax as dav2
+from dav2_jax import checkpoint
+from dav2_jax.convert.convert import convert, open_source
+from dav2_jax.convert.recognise import Told
+from dav2_jax.convert.stored_tensor import StoredTensor
+from dav2_jax.convert.torch_file import open_weights
+from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
+from dav2_jax.convert.verify import verify
+from dav2_jax.errors import Dav2Error
+from dav2_jax.inference.preprocess import preprocess
+
+
+def tensors(path) -> dict[str, np.ndarray]:
+    return {name: tensor.read() for name, tensor in open_weights(path).items()}
+
+
+def assert_identical(one: dict, other: dict):
+    assert list(one) == list(other) or set(one) == set(other)
+    for name, array in one.items():
+        assert array.dtype == other[name].dtype, name
+        assert array.tobytes() == other[name].tobytes(), name
+
+
+def stored(arrays: dict) -> dict[str, StoredTensor]:
+    return {name: StoredTensor.of(array) for name, array in arrays.items()}
+
+
+def test_official_there_and_back(small_pth, tmp_path):
+    convert(small_pth, tmp_path / "small.ckpt")
+    convert(tmp_path / "small.ckpt", tmp_path / "back.pth", to="official")
+    assert_identical(tensors(small_pth), tensors(tmp_path / "back.pth"))
+    state = torch.load(tmp_path / "back.pth")
+    original = torch.load(small_pth)
+    assert state.keys() == original.keys()
+    assert all(torch.equal(state[name], original[name]) for name in original)
+
+
+def test_official_to_hugging_face_and_back(small_pth, tmp_path, photo):
+    convert(small_pth, tmp_path / "hf", to="hf")
+    convert(tmp_path / "hf", tmp_path / "small.ckpt")
+    convert(tmp_path / "small.ckpt", tmp_path / "back.pth", to="official")
+    assert_identical(tensors(small_pth), tensors(tmp_path / "back.pth"))
+
+    model, report = transformers.AutoModelForDepthEstimation.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    assert type(processor).__name__.startswith("DPTImageProcessor")
+    ours = dav2.load(tmp_path / "small.ckpt")
+    x = processor(photo, return_tensors="pt")["pixel_values"][:, :, :518, :518]
+    x = torch.nn.functional.pad(x, (0, 518 - x.shape[3], 0, 518 - x.shape[2]))  # the one size without the offset
+    with torch.inference_mode():
+        reference = model(x).predicted_depth.numpy()
+    depth = jax.jit(ours.fn)(ours.params, x.numpy().transpose(0, 2, 3, 1))
+    assert np.linalg.norm(depth - reference) / np.linalg.norm(reference) < 1e-5
+
+
+@pytest.mark.parametrize(("kind", "swiglu"), [("relative", False), ("metric", True), ("encoder", True)])
+def test_hugging_face_there_and_back(tiny_hf, tmp_path, kind, swiglu):
+    folder = tiny_hf(kind, swiglu=swiglu)
+    convert(folder, tmp_path / "ours.ckpt")
+    convert(tmp_path / "ours.ckpt", tmp_path / "hf", to="hf")
+    assert_identical(tensors(folder), tensors(tmp_path / "hf"))
+    header = checkpoint.load_header(tmp_path / "ours.ckpt")
+    assert header.model.kind == kind
+    assert header.model.max_depth == (20.0 if kind == "metric" else None)
+    assert header.model.taps == ((7, 8, 9, 10) if kind == "encoder" else (1, 4, 9, 10))
+    cls = transformers.Dinov2Model if kind == "encoder" else transformers.DepthAnythingForDepthEstimation
+    _, report = cls.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+
+
+def test_training_checkpoint(small_pth, tmp_path):
+    """What the official training script writes: `model` beside the optimizer, `module.` before every name."""
+    state = torch.load(small_pth)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(3))], lr=5e-6)
+    nested = {
+        "model": {f"module.{name}": tensor for name, tensor in state.items()},
+        "optimizer": optimizer.state_dict(),
+    }
+    nested |= {"epoch": 3, "previous_best": {"d1": 0.9, "abs_rel": 0.1}}
+    torch.save(nested, tmp_path / "latest.pth")
+    with pytest.raises(Dav2Error, match=r"latest\.pth: .*--max-depth.*--taps"):
+        convert(tmp_path / "latest.pth", tmp_path / "out.ckpt")
+    convert(tmp_path / "latest.pth", tmp_path / "out.ckpt", max_depth=20.0, taps="v2")
+    assert checkpoint.load_header(tmp_path / "out.ckpt").model.max_depth == 20.0
+    convert(tmp_path / "out.ckpt", tmp_path / "back.pth", to="official")
+    assert_identical(tensors(small_pth), tensors(tmp_path / "back.pth"))
+
+
+def test_safetensors_with_official_names(small_pth, tmp_path):
+    """The layout of Distill-Any-Depth and of the safetensors that ComfyUI users have, in half precision too."""
+    arrays = tensors(small_pth)
+    write_safetensors(tmp_path / "model.safetensors", stored(arrays), {"format": "pt"})
+    convert(tmp_path / "model.safetensors", tmp_path / "out.ckpt", kind="relative", taps="v2")
+    convert(tmp_path / "out.ckpt", tmp_path / "back.pth", to="official")
+    assert_identical(arrays, tensors(tmp_path / "back.pth"))
+    half = {name: array.astype(np.float16) for name, array in arrays.items()}
+    write_safetensors(tmp_path / "half.safetensors", stored(half))
+    convert(tmp_path / "half.safetensors", tmp_path / "half.ckpt", kind="relative", taps="v2")
+    convert(tmp_path / "half.ckpt", tmp_path / "half.pth", to="official")
+    assert_identical(half, tensors(tmp_path / "half.pth"))
+
+
+def test_sharded_hugging_face_folder(tiny_hf, tmp_path):
+    folder = tiny_hf("relative")
+    model = transformers.DepthAnythingForDepthEstimation.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="300KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    convert(tmp_path / "sharded", tmp_path / "out.ckpt")
+    convert(tmp_path / "out.ckpt", tmp_path / "hf", to="hf")
+    assert_identical(tensors(folder), tensors(tmp_path / "hf"))
+
+
+def test_dinov2_backbone(tmp_path):
+    """Facebook's own file: an encoder for training to start from, which cannot predict."""
+    arrays = {n.removeprefix("pretrained."): a for n, a in seeded.state_dict("small").items() if "pretrained" in n}
+    write_torch_file(tmp_path / "dinov2_vits14_pretrain.pth", stored(arrays))
+    convert(tmp_path / "dinov2_vits14_pretrain.pth", tmp_path / "encoder.ckpt")
+    header = checkpoint.load_header(tmp_path / "encoder.ckpt")
+    assert (header.model.kind, header.licence) == ("encoder", "Apache-2.0")
+    convert(tmp_path / "encoder.ckpt", tmp_path / "back.pth", to="official")
+    assert_identical(arrays, tensors(tmp_path / "back.pth"))
+    convert(tmp_path / "encoder.ckpt", tmp_path / "hf", to="hf")
+    convert(tmp_path / "hf", tmp_path / "again.pth", to="official")
+    assert_identical(arrays, tensors(tmp_path / "again.pth"))
+    with pytest.raises(Dav2Error, match="encoder alone"):
+        dav2.load(tmp_path / "encoder.ckpt")
+
+
+def test_bfloat16_halves_the_folder(small_pth, tmp_path):
+    def size(folder):
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+    convert(small_pth, tmp_path / "full.ckpt")
+    convert(small_pth, tmp_path / "half.ckpt", dtype="bfloat16")
+    assert size(tmp_path / "half.ckpt") == pytest.approx(size(tmp_path / "full.ckpt") / 2, rel=0.01)
+    convert(tmp_path / "half.ckpt", tmp_path / "half.pth", to="official")
+    expected = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors(small_pth).items()}
+    assert_identical(expected, tensors(tmp_path / "half.pth"))
+    assert torch.load(tmp_path / "half.pth")["pretrained.cls_token"].dtype == torch.bfloat16
+    model = dav2.load(tmp_path / "half.ckpt")
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(model.params))
+
+
+def test_double_precision_is_rounded_once(small_pth, tmp_path):
+    arrays = tensors(small_pth)
+    doubled = {name: array.astype(np.float64) for name, array in arrays.items()}
+    path = tmp_path / "depth_anything_v2_vits.pth"
+    write_torch_file(path, stored(doubled))
+    convert(path, tmp_path / "back.pth", to="official")
+    assert_identical(arrays, tensors(tmp_path / "back.pth"))
+
+
+def test_all_key_problems_at_once(small_pth, tmp_path):
+    arrays = tensors(small_pth)
+    arrays["pretrained.extra.weight"] = np.zeros(3, np.float32)
+    arrays["head.other"] = np.zeros(3, np.float32)
+    del arrays["pretrained.blocks.3.attn.qkv.bias"]
+    del arrays["depth_head.scratch.output_conv1.bias"]
+    arrays["pretrained.norm.weight"] = np.zeros(385, np.float32)
+    arrays["pretrained.norm.bias"] = np.zeros(384, np.int32)
+    path = tmp_path / "depth_anything_v2_vits.pth"
+    write_torch_file(path, stored(arrays))
+    with pytest.raises(Dav2Error) as error:
+        convert(path, tmp_path / "out.ckpt")
+    text = str(error.value)
+    assert "\n" not in text
+    assert "2 missing: pretrained.blocks.3.attn.qkv.bias, depth_head.scratch.output_conv1.bias" in text
+    assert "2 unknown: pretrained.extra.weight, head.other" in text
+    assert "pretrained.norm.weight is [385], not [384]" in text
+    assert "pretrained.norm.bias is int32, not a float" in text
+    assert not (tmp_path / "out.ckpt").exists()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]  # nothing half-written
+
+
+def test_existing_targets_are_kept(small_pth, tmp_path):
+    target = tmp_path / "small.ckpt"
+    target.mkdir()
+    (target / "precious").write_text("data")
+    with pytest.raises(Dav2Error, match="--overwrite"):
+        convert(small_pth, target)
+    assert (target / "precious").exists()
+    convert(small_pth, target, overwrite=True)
+    assert checkpoint.is_checkpoint(target)
+    assert sorted(file.name for file in target.iterdir()) == ["config.json", "params"]
+
+
+def test_a_source_may_be_its_own_target(small_pth, tmp_path):
+    shutil.copy(small_pth, tmp_path / "depth_anything_v2_vits.pth")
+    convert(tmp_path / "depth_anything_v2_vits.pth", tmp_path / "a.ckpt")
+    convert(tmp_path / "a.ckpt", tmp_path / "a.ckpt", dtype="bfloat16", overwrite=True)
+    assert open_source(tmp_path / "a.ckpt").tensors["pretrained.norm.scale"].dtype == ml_dtypes.bfloat16
+
+
+def test_flags_may_not_contradict_a_config(tiny_hf, tmp_path):
+    folder = tiny_hf("metric")
+    for told in (Told(max_depth=80.0), Told(kind="relative"), Told(taps="v1")):
+        with pytest.raises(Dav2Error, match=r"contradicts its config\.json"):
+            open_source(folder, told)
+    open_source(folder, Told("metric", 20.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head_hidden_size": 64}, "head_hidden_size = 64"),
+        ({"model_type": "dpt"}, "model_type = 'dpt'"),
+        ({"reassemble_factors": [4, 2, 1, 1]}, "reassemble_factors"),
+        ({"depth_estimation_type": "stereo"}, "depth_estimation_type 'stereo'"),
+        ({"backbone_config": {"model_type": "swin"}}, "model_type = 'swin'"),
+        ({"backbone_config": None}, "model_type = None"),
+    ],
+)
+def test_other_hugging_face_models_are_refused(tiny_hf, tmp_path, change, message):
+    shutil.copytree(tiny_hf("relative"), tmp_path / "hf")
+    config = tmp_path / "hf" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(Dav2Error, match=message):
+        open_source(tmp_path / "hf")
+    config.write_text("{")
+    with pytest.raises(Dav2Error, match="cannot be read as the config"):
+        open_source(tmp_path / "hf")
+
+
+def test_licence_comes_from_the_model_card(tiny_hf, tmp_path):
+    shutil.copytree(tiny_hf("relative"), tmp_path / "hf")
+    assert open_source(tmp_path / "hf").header.licence == "not stated by the source"
+    (tmp_path / "hf" / "README.md").write_text("---\ntags:\n- depth\nlicense: cc-by-nc-4.0\n---\n# Model\n")
+    assert open_source(tmp_path / "hf").header.licence == "CC-BY-NC-4.0"
+    convert(tmp_path / "hf", tmp_path / "out", to="hf")
+    assert open_source(tmp_path / "out").header.licence == "CC-BY-NC-4.0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "swiglu"), [("relative", False), ("relative", True), ("metric", False), ("encoder", False)]
+)
+def test_verify_against_transformers(tiny_hf, tmp_path, photo, kind, swiglu):
+    from PIL import Image
+
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    folder = tiny_hf(kind, swiglu=swiglu)
+    options = {"image": tmp_path / "photo.png", "input_size": 84}
+    table, passed = verify(folder, save=tmp_path / "reference.npz", **options)
+    assert passed, table
+    assert "block10" in table
+    assert ("depth " in table) == (kind != "encoder")
+    if kind == "encoder":
+        return
+
+    convert(folder, tmp_path / "ours.ckpt")
+    table, passed = verify(tmp_path / "ours.ckpt", against=tmp_path / "reference.npz", **options)
+    assert passed, table
+
+    # One changed weight, late in the network: the table says where it begins.
+    header = checkpoint.load_header(tmp_path / "ours.ckpt")
+    params = jax.tree.map(np.array, checkpoint.load_params(tmp_path / "ours.ckpt", header.model))
+    params["depth_head"]["scratch"]["refinenet2"]["out_conv"]["bias"][7] += 0.01  # stored stages keep every 7th channel
+    checkpoint.save(tmp_path / "changed.ckpt", header, params)
+    table, passed = verify(tmp_path / "changed.ckpt", against=tmp_path / "reference.npz", **options)
+    assert not passed
+    over = [line.split()[0] for line in table.splitlines() if "over the tolerance" in line]
+    assert over[0] == "refinenet2"
+    assert "refinenet3" not in over
+
+
+def test_verify_says_what_does_not_fit(tiny_hf, tmp_path, photo):
+    from PIL import Image
+
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    Image.fromarray(photo[:100]).save(tmp_path / "other.png")
+    verify(tiny_hf(), image=tmp_path / "photo.png", input_size=28, save=tmp_path / "reference.npz")
+    with pytest.raises(Dav2Error, match="300 x 200, and this one is 300 x 100: pass --image"):
+        verify(tiny_hf(), image=tmp_path / "other.png", against=tmp_path / "reference.npz")
+    with pytest.raises(Dav2Error, match="leave --input-size out"):
+        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "reference.npz", input_size=56)
+    with pytest.raises(Dav2Error, match="not a stored reference"):
+        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "photo.png")
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(Dav2Error, match="no depth, input_shape, net, raw_shape, stride"):
+        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "empty.npz")
+    with pytest.raises(Dav2Error, match="give one of them"):
+        verify(tiny_hf(), against=tmp_path / "a", save=tmp_path / "b")
+
+
+def test_loading_needs_no_conversion_first(small_pth, tmp_path, photo):
+    convert(small_pth, tmp_path / "small.ckpt")
+    direct, converted = dav2.load(small_pth), dav2.load(tmp_path / "small.ckpt")
+    a, b = (np.asarray(model.predict(photo, input_size=140)) for model in (direct, converted))
+    np.testing.assert_array_equal(a, b)
+    x = preprocess(photo, 140)
+    assert x.shape == (140, 210, 3)

@@ -1,0 +1,226 @@
+"""The command line: exit codes, one line for each error, and arguments that arrive where they should."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dav2_jax
+from dav2_jax import cli, hub
+from dav2_jax.convert.recognise import Told
+from dav2_jax.errors import Dav2Error
+from dav2_jax.inference.depth import Depth
+from dav2_jax.inference.formats import FORMATS
+from dav2_jax.inference.predictor import Model
+from dav2_jax.inference.preprocess import read_image
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # of the help
+
+
+def record(monkeypatch, module, name, answer):
+    """Puts a recorder in place of a function, with its signature: arguments that it would not take are a TypeError."""
+    module = importlib.import_module(module)
+    signature = inspect.signature(getattr(module, name))
+    calls = []
+
+    def recorder(*arguments, **options):
+        bound = signature.bind(*arguments, **options)
+        calls.append(dict(bound.arguments))
+        return answer
+
+    monkeypatch.setattr(module, name, recorder)
+    return calls
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """`hub.load` gives a model that predicts luminance; returns the calls that reached it, checked as in `record`."""
+    calls = []
+
+    class Luminance:
+        def predict(self, path, **options):
+            inspect.signature(Model.predict).bind(self, path, **options)
+            calls.append(("predict", Path(path).name, options))
+            image, _ = read_image(path)
+            return Depth(image.mean(axis=-1, dtype=np.float32), "disparity", image)
+
+    load_signature = inspect.signature(hub.load)
+
+    def load(name, **options):
+        load_signature.bind(name, **options)
+        calls.append(("load", name, options))
+        if name == "gone":
+            raise Dav2Error("gone: no such model: dav2 models lists them")
+        return Luminance()
+
+    monkeypatch.setattr(hub, "load", load)
+    return calls
+
+
+def run(line):
+    return cli.main(line.split())
+
+
+def write_photo(name, size=(12, 8)):
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(name)
+
+
+def test_predict_with_defaults(model, capsys):
+    write_photo("photo.png")
+    assert cli.main(["predict", "photo.png"]) == 0
+    assert model == [
+        ("load", "small", {"dtype": "float32", "kind": None, "max_depth": None, "taps": None}),
+        ("predict", "photo.png", {"input_size": 518, "max_pixels": 178_956_970}),
+    ]
+    assert [path.name for path in Path("depth").iterdir()] == ["photo.png.color.png"]
+    assert capsys.readouterr().out == "1 written, 0 skipped, 0 failed; outputs are in depth\n"
+
+
+def test_predict_passes_every_flag_on(model):
+    write_photo("in/a.png")
+    weights = "--model m.pth --dtype bfloat16 --kind metric --max-depth 20 --taps v1"
+    assert run(f"predict in --out o --input-size 266 --format npz ply --fov 90 --max-pixels 1000 {weights}") == 0
+    assert model == [
+        ("load", "m.pth", {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}),
+        ("predict", "a.png", {"input_size": 266, "max_pixels": 1000}),
+    ]
+    assert {path.name for path in Path("o").iterdir()} == {"a.png.npz", "a.png.ply"}
+    assert Depth.load("o/a.png.npz").focal_length == pytest.approx(6.0)
+    assert run("predict in --out o --format npz --focal-length 33.5") == 0
+    assert Depth.load("o/a.png.npz").focal_length == 33.5
+    model.clear()
+    assert run("predict in --out o --format npz --skip-existing") == 0
+    assert [call[0] for call in model] == ["load"]
+
+
+def test_the_exit_code_of_predict_counts_failures(model, capsys):
+    write_photo("good.png")
+    Path("bad.png").write_bytes(b"no image")
+    assert cli.main(["predict", "good.png", "bad.png", "missing.png"]) == 2
+    shown = capsys.readouterr()
+    assert (
+        shown.err
+        == "missing.png: no such file or folder: check the path\nbad.png: not an image that Pillow can read (8 bytes)\n"
+    )
+    assert shown.out == "1 written, 0 skipped, 2 failed; outputs are in depth\n"
+    assert cli.main(["predict", "good.png", *(f"{n}.png" for n in range(300))]) == 125
+
+
+def test_predict_without_a_photo_loads_no_model(model, capsys):
+    assert cli.main(["predict", "missing.png"]) == 1
+    assert cli.main(["predict"]) == 2
+    assert model == []
+    assert "dav2: error: no photo given" in capsys.readouterr().err
+
+
+def test_an_error_of_the_user_is_one_line(model, capsys):
+    write_photo("photo.png")
+    assert cli.main(["predict", "photo.png", "--model", "gone"]) == 2
+    assert capsys.readouterr().err == "dav2: error: gone: no such model: dav2 models lists them\n"
+    assert cli.main(["--debug", "predict", "photo.png", "--model", "gone"]) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.endswith("dav2: error: gone: no such model: dav2 models lists them\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "dav2: interrupted: "),
+        (ZeroDivisionError("by\nzero"), 70, "dav2: unexpected ZeroDivisionError: by: run again with --debug"),
+        (AssertionError(), 70, "dav2: unexpected AssertionError: no message: run again with --debug"),
+    ],
+)
+def test_whatever_happens_is_one_line(error, code, line, monkeypatch, capsys):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(hub, "table", fail)
+    assert cli.main(["models"]) == code
+    shown = capsys.readouterr().err
+    assert shown.startswith(line)
+    assert shown.count("\n") == 1
+    assert cli.main(["models", "--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_convert_passes_every_flag_on(monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.convert.convert", "convert", "converted 3 tensors")
+    assert run("convert small small.ckpt") == 0
+    assert run("convert s d --to hf --dtype bfloat16 --kind metric --max-depth 80 --taps v2 --overwrite") == 0
+    names = ("src", "dst", "to", "dtype", "kind", "max_depth", "taps", "overwrite")
+    nothing = ("small", Path("small.ckpt"), "checkpoint", None, None, None, None, False)
+    everything = ("s", Path("d"), "hf", "bfloat16", "metric", 80.0, "v2", True)
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
+    assert capsys.readouterr().out == "converted 3 tensors\n" * 2
+
+
+@pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
+def test_verify_passes_every_flag_on(passed, code, monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.convert.verify", "verify", ("stage  error", passed))
+    assert run("verify small") == code
+    weights = "--kind relative --max-depth 9 --taps v1"
+    assert run(f"verify s --against a --image i --save o --input-size 98 --tolerance 1e-3 {weights}") == code
+    names = ("src", "against", "image", "save", "input_size", "tolerance", "told")
+    nothing = ("small", None, None, None, None, 1e-5, Told())
+    everything = ("s", Path("a"), Path("i"), Path("o"), 98, 1e-3, Told("relative", 9.0, "v1"))
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
+    assert capsys.readouterr().out == "stage  error\n" * 2
+
+
+def test_models_prints_the_table(capsys):
+    assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out == hub.table() + "\n"
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dav2 {dav2_jax.__version__}\n"
+
+
+@pytest.mark.parametrize("line", ["", "draw", "predict a --formt npy", "predict a --format tiff", "convert a"])
+def test_a_wrong_command_line_is_code_2(line, capsys):
+    assert run(line) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help_of_predict_explains_every_format_and_flag(capsys):
+    assert cli.main(["predict", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, format in FORMATS.items():
+        assert f"{name} (x.jpg{format.suffix})" in shown
+        assert format.about.split(",")[0] in shown
+    flags = "model out format input-size dtype focal-length fov skip-existing max-pixels kind max-depth taps"
+    for flag in flags.split():
+        assert f"--{flag} " in shown
+    assert "$ dav2 predict photo.jpg" in shown
+    assert "the exit code says how many failed" in shown
+
+
+def test_help_names_every_verb(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for verb in ("predict", "convert", "verify", "models", "--debug", "--version"):
+        assert verb in shown
+
+
+def test_help_imports_nothing_heavy():
+    """Checked in a fresh process: this one has imported everything already."""
+    program = (
+        "import sys; from dav2_jax.cli import main; code = main(['predict', '--help']);"
+        "heavy = {'jax', 'flax', 'matplotlib', 'PIL', 'OpenEXR', 'torch', 'orbax'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,64 @@
+"""The package as it is installed: cheap to import, silent about devices, whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dav2_jax
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_import_is_cheap_and_touches_nothing():
+    heavy = [
+        "jax",
+        "numpy",
+        "flax",
+        "orbax",
+        "torch",
+        "PIL",
+        "matplotlib",
+        "tyro",
+        "huggingface_hub",
+        "tqdm",
+        "OpenEXR",
+    ]
+    code = f"import dav2_jax, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert run(code).strip() == "[]"
+
+
+def test_import_of_all_public_names_initialises_no_device():
+    code = (
+        "import dav2_jax; [getattr(dav2_jax, name) for name in dav2_jax.__all__];"
+        "from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+    )
+    assert run(code).strip() == "False"
+
+
+def test_public_names():
+    assert dav2_jax.load.__module__ == "dav2_jax.hub"
+    assert dav2_jax.PRESETS["small"].width == 384
+    assert set(dav2_jax.__all__) == set(dir(dav2_jax))
+    assert dav2_jax.__version__ in (Path(__file__).parents[1] / "pyproject.toml").read_text()
+
+
+def test_convert_and_configs_ship_inside_the_package(tmp_path):
+    """A built wheel holds every module, and nobody's site-packages gets a module called `convert`."""
+    import zipfile
+
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(root)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {
+        file.relative_to(root)
+        for folder in ("dav2_jax", "convert", "configs")
+        for file in (root / folder).rglob("*.py")
+    }
+    expected = {str(file) if file.parts[0] == "dav2_jax" else f"dav2_jax/{file}" for file in modules}
+    assert expected <= names
+    assert "dav2_jax/assets/room.jpg" in names
+    assert not [name for name in names if name.startswith(("convert/", "configs/", "tests/"))]
