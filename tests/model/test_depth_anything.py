@@ -76,6 +76,16 @@ def test_gradients_reach_every_parameter_in_use(params):
     assert idle == expected | {"pretrained.mask_token"}
 
 
+def test_gradients_in_bfloat16_are_float32_and_near(params):
+    def loss(params, dtype):
+        return stages(TINY, params, images(1, 28, 42), dtype)["output_conv1"].astype(jnp.float32).sum()
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    exact, fast = (gradient(params, dtype)["pretrained"]["pos_embed"] for dtype in (jnp.float32, jnp.bfloat16))
+    assert fast.dtype == jnp.float32
+    assert 0 < np.linalg.norm(exact - fast) / np.linalg.norm(exact) < 0.1
+
+
 def test_vmap_over_models(params):
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
     x = images(1, 14, 28)
