@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +27,7 @@ from dav2_jax.model.config import Kind, ModelConfig, Taps
 from dav2_jax.model.depth_anything import Params
 
 Target = Literal["checkpoint", "official", "hf"]
-FLOATS = {np.dtype(dtype) for dtype in (*checkpoint.DTYPES.values(), np.float64)}
+FLOATS = {np.dtype(dtype) for dtype in checkpoint.DTYPES.values()}
 
 
 class Weights(NamedTuple):
@@ -60,8 +60,11 @@ def convert(
     Raises Dav2Error, with everything that is wrong in one line; `dst` is then left alone.
     """
     dst = Path(dst)
-    if dst.exists() and not overwrite:
-        raise Dav2Error(f"{dst} exists: choose another name, or pass --overwrite")
+    if to not in get_args(Target):
+        raise Dav2Error(f"to (--to) {to!r} is none of {', '.join(get_args(Target))}")
+    if dtype not in (None, "float32", "bfloat16"):
+        raise Dav2Error(f"dtype (--dtype) {dtype!r} is neither float32 nor bfloat16")
+    checkpoint.refuse_existing(dst, overwrite=overwrite)
     weights = open_source(hub.resolve(src), Told(kind, max_depth, taps))
     if dtype is not None:
         weights = Weights(weights.header, {n: _cast(t, checkpoint.DTYPES[dtype]) for n, t in weights.tensors.items()})
@@ -78,8 +81,8 @@ def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 
     if checkpoint.is_checkpoint(path):
         header = checkpoint.load_header(path)
         refuse_contradiction(path, header.model, told)
-        params = checkpoint.flatten(checkpoint.load_params(path, header.model))
-        return Weights(header, {name: StoredTensor.of(np.asarray(leaf)) for name, leaf in params.items()})
+        arrays = checkpoint.flatten(checkpoint.load_arrays(path, header.model))
+        return Weights(header, {name: StoredTensor.of(array) for name, array in arrays.items()})
 
     stored = open_weights(path)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
@@ -106,17 +109,14 @@ def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 
 
 def refuse_contradiction(path: Path, config: ModelConfig, told: Told) -> None:
     """Raises Dav2Error when a flag says something else than a checkpoint that says it all itself."""
-    if flag := hf_config.contradiction(config, told):
-        raise Dav2Error(f"{path}: {flag} contradicts its config.json ({config.kind}, taps {config.taps})")
+    if contradiction := hf_config.contradiction(config, told):
+        raise Dav2Error(f"{path}: {contradiction}")
 
 
 def map_tensors(
     where: str, stored: Mapping[str, StoredTensor], config: ModelConfig, scheme: Names
 ) -> dict[str, StoredTensor]:
-    """The stored tensors under our names and in our layouts: one-to-one and total, or a Dav2Error that lists it all.
-
-    Double precision is rounded to float32, which is what loading it into the official float32 model does.
-    """
+    """The stored tensors under our names and in our layouts: one-to-one and total, or a Dav2Error that lists it all."""
     table = entries(config)
     known = {part for entry in table for part in entry.names(scheme)}
     unknown = [name for name in stored if name not in known]
@@ -141,8 +141,7 @@ def _ours(entry: Entry, parts: list[StoredTensor]) -> StoredTensor:
         arrays = [part.read() for part in parts]
         return np.ascontiguousarray(entry.from_torch(np.concatenate(arrays) if len(arrays) > 1 else arrays[0]))
 
-    tensor = StoredTensor(entry.shape, parts[0].dtype, read)
-    return _cast(tensor, np.float32) if tensor.dtype == np.float64 else tensor
+    return StoredTensor(entry.shape, np.result_type(*(part.dtype for part in parts)), read)
 
 
 def torch_tensors(weights: Weights, scheme: Names) -> dict[str, StoredTensor]:
@@ -171,8 +170,9 @@ def write_official(dst: Path, weights: Weights, *, overwrite: bool = False) -> N
     """A `.pth` state dict with the official names: of the depth model, or of DINOv2 for a bare encoder."""
     if dst.is_dir():
         raise Dav2Error(f"{dst} is a folder; the official format is one file, for example {dst.name}.pth")
+    checkpoint.refuse_existing(dst, overwrite=overwrite)
+    checkpoint.make_parent(dst)
     scheme = "dinov2" if weights.header.model.kind == "encoder" else "official"
-    dst.parent.mkdir(parents=True, exist_ok=True)
     write_torch_file(dst, torch_tensors(weights, scheme))
 
 
@@ -184,9 +184,9 @@ def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
     with checkpoint.new_folder(dst, overwrite=overwrite) as folder:
         scheme = "hf-dinov2" if config.kind == "encoder" else "hf"
         tensors = torch_tensors(weights, scheme)
-        dtype = str(next(iter(tensors.values())).dtype)
+        dtypes = {str(tensor.dtype) for tensor in tensors.values()}
         write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
-        values = hf_config.model_config_json(config) | {"torch_dtype": dtype}
+        values = hf_config.model_config_json(config) | {"dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
         (folder / "preprocessor_config.json").write_text(
             json.dumps(hf_config.preprocessor_config_json(), indent=2) + "\n"

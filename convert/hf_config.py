@@ -8,9 +8,12 @@ import json
 import re
 from pathlib import Path
 
-from dav2_jax.convert.recognise import UNKNOWN_LICENCE, Told
+from dav2_jax.convert.recognise import APACHE, NON_COMMERCIAL, UNKNOWN_LICENCE, Told
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import GRID, MLP_RATIO, PATCH, PRESETS, ModelConfig
+
+# Of the photos that DINOv2 was trained on, RGB; the network's input is normalised with the same in `preprocess`.
+IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 # What a config may say that the network has built in: attribute -> the only values it implements (first: the default).
 BACKBONE_FIXED = {
@@ -83,7 +86,8 @@ def _encoder(file: Path, values: dict) -> ModelConfig:
 
 def _taps(file: Path, backbone: dict) -> tuple[int, ...]:
     """`out_indices` counts the embeddings as 0, so block b is b + 1; `out_features` says the same with names."""
-    named = [int(re.fullmatch(r"stage(\d+)", name)[1]) for name in backbone.get("out_features") or []]
+    stages = [re.fullmatch(r"stage(\d+)", name) for name in backbone.get("out_features") or []]
+    named = [int(stage[1]) if stage else 0 for stage in stages]  # 0: the embeddings, no block
     indices = list(backbone.get("out_indices") or named)
     if len(indices) != 4 or (named and named != indices):
         raise Dav2Error(f"{file}: out_indices {indices} and out_features {named} do not name the same four blocks")
@@ -104,18 +108,20 @@ def read_licence(folder: Path) -> str:
     except OSError:
         return UNKNOWN_LICENCE
     found = re.search(r"^---\n.*?^license:\s*([\w.-]+)\s*$.*?^---$", head, re.MULTILINE | re.DOTALL)
-    spelled = {"apache-2.0": "Apache-2.0", "cc-by-nc-4.0": "CC-BY-NC-4.0"}
+    spelled = {name.lower(): name for name in (APACHE, NON_COMMERCIAL)}
     return spelled.get(found[1].lower(), found[1]) if found else UNKNOWN_LICENCE
 
 
 def contradiction(config: ModelConfig, flags: Told) -> str | None:
-    """The flag that says something else than a config file does, if any."""
+    """How a flag and a config file contradict each other, if they do."""
+    flags.check()
     if flags.kind not in (None, config.kind):
-        return f"--kind {flags.kind}"
+        return f"--kind {flags.kind} contradicts its config.json, which says {config.kind}"
     if flags.max_depth not in (None, config.max_depth):
-        return f"--max-depth {flags.max_depth:g}"
+        says = f"{config.max_depth:g}" if config.max_depth else f"that it is {config.kind}"
+        return f"--max-depth {flags.max_depth:g} contradicts its config.json, which says {says}"
     if flags.taps is not None and config.kind != "encoder" and config.with_taps(flags.taps).taps != config.taps:
-        return f"--taps {flags.taps}"
+        return f"--taps {flags.taps} contradicts its config.json, which says {config.taps}"
     return None
 
 
@@ -175,8 +181,8 @@ def preprocessor_config_json() -> dict:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
         "do_pad": False,
         "size_divisor": None,
     }

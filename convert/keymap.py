@@ -7,12 +7,13 @@ matches nothing, or a parameter of the network is covered by no row or by two.
 
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dav2_jax.checkpoint import flatten
-from dav2_jax.model.config import ModelConfig
+from dav2_jax.model.config import PATCH, ModelConfig
 from dav2_jax.model.depth_anything import abstract_params
 
 Names = Literal["official", "hf", "dinov2", "hf-dinov2"]
@@ -67,7 +68,6 @@ ROWS = [
 # fmt: on
 
 # layout -> (PyTorch to ours, ours to PyTorch); both give views
-_PATCH = 14
 LAYOUTS = {
     "same": (lambda a: a, lambda a: a),
     "linear": (lambda a: a.T, lambda a: a.T),  # [O, I] <-> [I, O]
@@ -75,7 +75,7 @@ LAYOUTS = {
     "up": (lambda a: a.transpose(2, 3, 0, 1), lambda a: a.transpose(2, 3, 0, 1)),  # IOHW <-> HWIO
     "patch": (  # OIHW <-> [H * W * I, O]
         lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
-        lambda a: a.reshape(_PATCH, _PATCH, -1, a.shape[-1]).transpose(3, 2, 0, 1),
+        lambda a: a.reshape(PATCH, PATCH, -1, a.shape[-1]).transpose(3, 2, 0, 1),
     ),
 }
 
@@ -121,23 +121,34 @@ class Entry(NamedTuple):
 
 @functools.lru_cache
 def entries(config: ModelConfig) -> tuple[Entry, ...]:
-    """The table for one network: an entry a parameter, in the order of the rows."""
+    """The table for one network: an entry a parameter, in the order of the official state dict."""
     shapes = {name: leaf.shape for name, leaf in flatten(abstract_params(config)).items()}
     found: dict[str, Entry] = {}
-    for official, hf, module in ROWS:
-        for b, k in itertools.product(range(config.depth), range(4)):
-            fill = {"b": b, "k": k, "r": k + 1, "f": 3 - k}  # the fusion path runs from the coarsest map to the finest
-            stem, hf_stem = official.format(**fill), hf.format(**fill)
-            for leaf, official_leaf, hf_leaf, layout in MODULES[module]:
-                name = stem + leaf
-                if name not in shapes:
-                    continue  # another feed-forward, or no head
-                head, _, last = hf_stem.rpartition(".")
-                hf_names = tuple(f"{head}.{part}{hf_leaf}" for part in last.split("|"))
-                torch_shape = LAYOUTS[layout][1](np.empty(shapes[name], np.bool_)).shape
-                entry = Entry(name, shapes[name], torch_shape, stem + official_leaf, hf_names, layout)
-                if found.setdefault(name, entry) != entry:
-                    raise AssertionError(f"two rows of the key table cover {name}")
+    for number, (official, hf, module) in _numbered_rows(config):
+        fill = dict.fromkeys("bk", number) | {"r": number + 1, "f": 3 - number}  # the fusion path: coarsest map first
+        stem, hf_stem = official.format(**fill), hf.format(**fill)
+        for leaf, official_leaf, hf_leaf, layout in MODULES[module]:
+            name = stem + leaf
+            if name not in shapes:
+                continue  # another feed-forward, or no head
+            if name in found:
+                raise AssertionError(f"two rows of the key table cover {name}")
+            head, _, last = hf_stem.rpartition(".")
+            hf_names = tuple(f"{head}.{part}{hf_leaf}" for part in last.split("|"))
+            torch_shape = LAYOUTS[layout][1](np.empty(shapes[name], np.bool_)).shape
+            found[name] = Entry(name, shapes[name], torch_shape, stem + official_leaf, hf_names, layout)
     if uncovered := shapes.keys() - found.keys():
         raise AssertionError(f"no row of the key table covers {sorted(uncovered)}")
     return tuple(found.values())
+
+
+def _numbered_rows(config: ModelConfig) -> Iterator[tuple[int, tuple[str, str, str]]]:
+    """Rows with the numbers for their placeholders, in the order of the official state dict: block by block."""
+
+    def placeholder(row) -> str:
+        return row[0].partition("{")[2][:1]
+
+    for letter, group in itertools.groupby(ROWS, placeholder):
+        rows = list(group)
+        for number in range({"": 1, "b": config.depth}.get(letter, 4)):
+            yield from ((number, row) for row in rows)

@@ -8,22 +8,35 @@ other name the caller must, and what nobody says is an error that names the flag
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from dav2_jax.convert.keymap import Names
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import PRESETS, Kind, ModelConfig, Taps
 
+if TYPE_CHECKING:
+    from dav2_jax.convert.keymap import Names
+
+APACHE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
 UNKNOWN_LICENCE = "not stated by the source"
-NON_COMMERCIAL = "CC-BY-NC-4.0"
 
 
 class Told(NamedTuple):
-    """What a file name or the caller says; None where it is silent."""
+    """What a file name or the caller says; None where it is silent. `check` it when it comes from a caller."""
 
     kind: Kind | None = None
     max_depth: float | None = None
     taps: Taps | None = None
+
+    def check(self) -> "Told":
+        """Itself, or a Dav2Error when a value is none of those possible."""
+        if self.kind not in (None, "relative", "metric"):
+            raise Dav2Error(f"kind (--kind) {self.kind!r} is neither relative nor metric")
+        if self.taps not in (None, "v1", "v2"):
+            raise Dav2Error(f"taps (--taps) {self.taps!r} are neither v1 nor v2")
+        number = isinstance(self.max_depth, int | float) and not isinstance(self.max_depth, bool)
+        if self.max_depth is not None and not (number and 0 < self.max_depth < float("inf")):
+            raise Dav2Error(f"max_depth (--max-depth) {self.max_depth!r} is not a positive number of metres")
+        return self
 
 
 # What the names of released files say (stem of the file, or the folder that a repository was cloned to).
@@ -35,7 +48,7 @@ FILE_NAMES = [
 ]
 
 # naming scheme -> a name that only it has, a tensor of shape [..., D], and how a block's name begins
-SCHEMES: dict[Names, tuple[str, str]] = {
+SCHEMES: dict["Names", tuple[str, str]] = {
     "official": ("pretrained.", r"pretrained\.blocks\.(\d+)\.norm1\.weight"),
     "hf": ("backbone.", r"backbone\.encoder\.layer\.(\d+)\.norm1\.weight"),
     "dinov2": ("blocks.", r"blocks\.(\d+)\.norm1\.weight"),
@@ -43,7 +56,7 @@ SCHEMES: dict[Names, tuple[str, str]] = {
 }
 
 
-def scheme_of(where: str, shapes: Mapping[str, tuple[int, ...]]) -> Names:
+def scheme_of(where: str, shapes: Mapping[str, tuple[int, ...]]) -> "Names":
     """The naming scheme that most names follow. Raises Dav2Error when none does."""
     votes = Counter({scheme: sum(name.startswith(head) for name in shapes) for scheme, (head, _) in SCHEMES.items()})
     scheme, count = votes.most_common(1)[0]
@@ -55,7 +68,7 @@ def scheme_of(where: str, shapes: Mapping[str, tuple[int, ...]]) -> Names:
     return scheme
 
 
-def encoder_of(where: str, scheme: Names, shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
+def encoder_of(where: str, scheme: "Names", shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
     """The released size whose width the blocks have: a relative V2 config, or an encoder's for DINOv2 weights."""
     pattern = re.compile(SCHEMES[scheme][1])
     widths = Counter(shape[0] for name, shape in shapes.items() if pattern.fullmatch(name) and len(shape) == 1)
@@ -77,6 +90,7 @@ def told_by_file_name(stem: str) -> Told:
 
 def settle(where: str, config: ModelConfig, name: Told, flags: Told) -> ModelConfig:
     """`config` with kind, max depth and taps filled in: flags first, then the file name, else a Dav2Error."""
+    flags.check()
     if config.kind == "encoder":
         if flags != Told():
             raise Dav2Error(f"{where}: an encoder alone has no --kind, --max-depth or --taps")
@@ -96,15 +110,13 @@ def settle(where: str, config: ModelConfig, name: Told, flags: Told) -> ModelCon
         unsaid.append("which blocks feed its head: pass --taps v2 (Depth Anything V2) or --taps v1")
     if unsaid:
         raise Dav2Error(f"{where}: neither its tensors nor its name say " + "; nor ".join(unsaid))
-    if max_depth is not None and not 0 < max_depth < float("inf"):
-        raise Dav2Error(f"--max-depth {max_depth:g} is not a positive number of metres")
     return config.with_taps(taps).replace(kind=kind, max_depth=max_depth if kind == "metric" else None)
 
 
 def licence_of(stem: str, config: ModelConfig) -> str:
     """Licence of the released file of this name, as its authors give it on the hub; unknown for any other name."""
     if told_by_file_name(stem).taps == "v1" or re.fullmatch(r"dinov2_vit[sblg]14_pretrain", stem):
-        return "Apache-2.0"
+        return APACHE
     if told_by_file_name(stem).taps == "v2":
-        return "Apache-2.0" if config.encoder == "small" else NON_COMMERCIAL
+        return APACHE if config.encoder == "small" else NON_COMMERCIAL
     return UNKNOWN_LICENCE

@@ -8,6 +8,7 @@ folder. The kinds are read by torch_zip and torch_pickle (`.pth`), and by safete
 """
 
 import os
+import pickletools
 from pathlib import Path
 
 from dav2_jax.convert.safetensors_file import json_object, open_safetensors
@@ -72,7 +73,28 @@ def _kind(path: Path) -> str:
             f"{path}: is in the format of torch before 1.6; re-save it with a current torch: "
             "torch.save(torch.load(old, weights_only=True), new)"
         )
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise Dav2Error(
+            f"{path}: is a bare Python pickle{_first_call(head)}; loading one can run any code, so it is refused; "
+            "have its author save the state_dict() with torch.save"
+        )
     raise Dav2Error(f"{path}: is neither a torch (.pth) nor a safetensors file; it starts with {head[:8]!r}")
+
+
+def _first_call(head: bytes) -> str:
+    """What a pickle that begins like this asks to run first, for people: ' that asks to run os.system'."""
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(head):
+            if opcode.name == "GLOBAL":
+                return f" that asks to run {shown(argument.replace(' ', '.'))}"
+            if opcode.name == "STACK_GLOBAL":
+                return f" that asks to run {shown('.'.join(strings[-2:]))}"
+            if isinstance(argument, str):
+                strings.append(argument)
+    except Exception:  # cut off, or no pickle after all
+        pass
+    return ""
 
 
 def _open_file(path: Path) -> dict[str, StoredTensor]:

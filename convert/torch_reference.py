@@ -2,7 +2,7 @@
 
 It is `DepthAnythingForDepthEstimation` of transformers, given the position table of the official code (transformers
 leaves out DINOv2's offset of 0.1). Its weights are the source's own tensors, renamed but never in our layouts: a wrong
-transpose here cannot cancel out.
+transpose here cannot cancel out. A folder of ours has only our layouts left; verify the original file as well.
 """
 
 from pathlib import Path

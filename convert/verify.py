@@ -5,6 +5,7 @@ Stored references are `.npz` files with `raw_shape`, `input_shape` and `stride`;
 """
 
 import os
+import zipfile
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from dav2_jax.convert.convert import Weights, load_tensors, open_source
 from dav2_jax.convert.recognise import Told
 from dav2_jax.convert.torch_reference import torch_reference
 from dav2_jax.errors import Dav2Error
+from dav2_jax.inference.formats import atomic
 from dav2_jax.inference.preprocess import network_size, postprocess, preprocess, read_image
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
@@ -44,6 +46,8 @@ def verify(
     """
     if against is not None and save is not None:
         raise Dav2Error("--against compares with stored numbers and --save stores PyTorch's: give one of them")
+    if save is not None and not save.absolute().parent.is_dir():
+        raise Dav2Error(f"{save}: the folder does not exist: create it first")
     photo = read_image(image or assets.SAMPLE)[0]
     stored = _load(against) if against is not None else None
     input_size = input_size or (min(stored["input_shape"][2:].tolist()) if stored else 518)
@@ -57,6 +61,8 @@ def verify(
     ours = _ours(weights, x, photo.shape[:2])
     if stored:
         rows = _against_stored(ours, stored)
+        if not rows:
+            raise Dav2Error(f"{against}: holds no stage of a {config.encoder} {config.kind} model")
     else:
         reference = torch_reference(path, weights, x, photo, input_size)
         rows = [
@@ -68,7 +74,8 @@ def verify(
             _save(save, reference, photo.shape, x.shape)
     sizes = f"photo {photo.shape[1]} x {photo.shape[0]}, network {x.shape[1]} x {x.shape[0]}"
     title = f"{src}: {config.encoder} {config.kind}, {sizes}"
-    return _table(title, rows, tolerance), all(error <= tolerance for _, _, error, _ in rows)
+    passed = all(error <= tolerance for _, _, error, _ in rows)
+    return _table(title, rows, tolerance, passed), passed
 
 
 def _ours(weights: Weights, x: np.ndarray, photo_size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -102,11 +109,12 @@ def _load(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        missing = {"raw_shape", "input_shape", "stride", "net", "depth"} - arrays.keys()
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise Dav2Error(f"{file}: not a stored reference ({error})") from None
-    if missing:
-        raise Dav2Error(f"{file}: not a stored reference (no {', '.join(sorted(missing))})")
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        raise Dav2Error(f"{file}: not a stored reference (no readable .npz): write one with --save") from None
+    if missing := {"raw_shape", "input_shape", "stride"} - arrays.keys():
+        raise Dav2Error(f"{file}: not a stored reference (no {', '.join(sorted(missing))}): write one with --save")
+    if arrays["raw_shape"].shape != (3,) or arrays["input_shape"].shape != (4,) or not arrays["stride"].item(0) > 0:
+        raise Dav2Error(f"{file}: not a stored reference (impossible shapes): write one with --save")
     return arrays
 
 
@@ -141,31 +149,30 @@ def _save(file: Path, reference: dict, raw_shape, x_shape) -> None:
     plain = {name: reference[name][::STRIDE, ::STRIDE] for name in ("input", "net", "depth") if name in reference}
     thinned = {f"stage_{name}": _thin(value) for name, value in reference.items() if name not in plain}
     shapes = {"raw_shape": raw_shape, "input_shape": (1, 3, *x_shape[:2]), "stride": STRIDE}
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as stream:
+    with atomic(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **shapes, **plain, **thinned)
-    temporary.replace(file)
 
 
 def _errors(value: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """(relative L2 error, largest absolute difference), in float64; infinite when shapes differ."""
+    """(relative L2 error, largest absolute difference), in float64; infinite for different shapes or NaN."""
     if value.shape != reference.shape:
         return float("inf"), float("inf")
     difference = value.astype(np.float64) - reference
     norm = np.linalg.norm(reference.astype(np.float64))
-    return float(np.linalg.norm(difference) / norm) if norm else float(difference.any()), float(
-        np.abs(difference).max()
-    )
+    relative = np.linalg.norm(difference) / norm if norm else float(difference.any())
+    if not np.isfinite(relative):  # a NaN on either side compares with nothing
+        return float("inf"), float("inf")
+    return float(relative), float(np.abs(difference).max())
 
 
-def _table(title: str, rows: list[tuple], tolerance: float) -> str:
+def _table(title: str, rows: list[tuple], tolerance: float, passed: bool) -> str:
     lines = [title, f"{'stage':14} {'shape':22} {'relative L2':>12} {'largest difference':>19}"]
     for name, shape, relative, largest in rows:
         size = " x ".join(map(str, shape[1:] if len(shape) > 3 or name[0] in "tbp" else shape))
         flag = "" if relative <= tolerance else "   <-- over the tolerance"
         lines.append(f"{name:14} {size:22} {relative:12.1e} {largest:19.1e}{flag}")
     worst = max(rows, key=lambda row: row[2])
-    verdict = "passed" if worst[2] <= tolerance else "FAILED"
+    verdict = "passed" if passed else "FAILED"
     return "\n".join(
         [*lines, f"{verdict}: the worst stage is {worst[0]}, {worst[2]:.1e} with a tolerance of {tolerance:.0e}"]
     )

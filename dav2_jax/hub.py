@@ -1,15 +1,15 @@
 """The ONE table of released checkpoints, and `load`, which takes a name of it or a path."""
 
+import difflib
 import os
 import sys
 import types
 from pathlib import Path
 from typing import NamedTuple
 
+from dav2_jax.convert.recognise import APACHE, NON_COMMERCIAL, Told, settle
 from dav2_jax.errors import Dav2Error
-from dav2_jax.model.config import Kind, Taps
-
-APACHE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
+from dav2_jax.model.config import PRESETS, Kind, Taps
 
 
 class Release(NamedTuple):
@@ -86,15 +86,16 @@ def load(
 
     from dav2_jax import checkpoint
     from dav2_jax.convert.convert import load_tensors, open_source, refuse_contradiction
-    from dav2_jax.convert.recognise import Told
     from dav2_jax.inference.predictor import Model
 
-    if dtype not in ("float32", "bfloat16"):
+    if dtype not in ("float32", "bfloat16", jnp.float32, jnp.bfloat16):
         raise Dav2Error(f"dtype {dtype!r}: computation is in float32 or bfloat16")
+    if not isinstance(model, str | os.PathLike):
+        raise Dav2Error(f"a {type(model).__name__} is no model: give a released name or a path")
+    told = Told(kind, max_depth, taps).check()
     if os.fspath(model).startswith(UNTRAINED):
-        return _untrained(os.fspath(model), dtype)
+        return _untrained(os.fspath(model), dtype, told)
     path = resolve(model)
-    told = Told(kind, max_depth, taps)
     if checkpoint.is_checkpoint(path):
         header = checkpoint.load_header(path)
         refuse_contradiction(path, header.model, told)
@@ -106,32 +107,36 @@ def load(
     return Model(header.model, params, dtype=dtype, licence=header.licence)
 
 
-def _untrained(name: str, dtype: str):
+def _untrained(name: str, dtype: str, told: Told):
     import jax
 
     from dav2_jax.inference.predictor import Model
-    from dav2_jax.model.config import PRESETS
     from dav2_jax.model.depth_anything import init
 
     config = PRESETS.get(name.removeprefix(UNTRAINED))
     if config is None:
         raise Dav2Error(f"{name}: the untrained models are {', '.join(UNTRAINED + size for size in PRESETS)}")
+    config = settle(name, config, Told("relative", None, "v2"), told)
     print(f"{name}: RANDOM WEIGHTS, never trained: the output shows that the program runs, not depth", file=sys.stderr)
     return Model(config, init(config, jax.random.key(0)), dtype=dtype, licence="none (random weights)")
 
 
 def resolve(model: str | os.PathLike) -> Path:
     """A path as it is; a released name as the folder of its converted weights, downloaded and converted if need be."""
-    if Path(model).exists():
-        return Path(model)
+    from dav2_jax import checkpoint
+
     name = os.fspath(model)
-    if name in RELEASES:
-        return fetch(name)
+    if name in RELEASES and not checkpoint.is_checkpoint(Path(name)):
+        return fetch(name)  # also where a folder of that name lies about: ./small names the folder
+    if name and Path(name).exists():
+        return Path(name)
     if name in UNRELEASED:
         raise Dav2Error(f"{name}: {UNRELEASED[name]}")
     if os.sep in name or Path(name).suffix:
         raise Dav2Error(f"{name}: no such file or folder")
-    raise Dav2Error(f"{name}: neither a file nor a released model; the names are {', '.join(RELEASES)}")
+    near = difflib.get_close_matches(name, [*RELEASES, *(UNTRAINED + size for size in PRESETS)])
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise Dav2Error(f"{name!r}: neither a file nor a released model; {hint}`dav2 models` lists all names")
 
 
 def cache_folder() -> Path:
@@ -143,7 +148,6 @@ def fetch(name: str) -> Path:
     """Downloads a release through huggingface_hub (with its progress bar) and converts it, once each."""
     from dav2_jax import checkpoint
     from dav2_jax.convert import convert
-    from dav2_jax.convert.recognise import Told
 
     target = cache_folder() / f"{name}.ckpt"
     if checkpoint.is_checkpoint(target):
@@ -192,11 +196,12 @@ def print_licence(name: str, licence: str) -> None:
 
 
 def table() -> str:
-    """All released checkpoints, a line each, for people."""
+    """All names that `load` knows, a line each, for people."""
     rows = [("name", "encoder", "gives", "licence", "from")]
     for name, r in RELEASES.items():
         gives = {"relative": "disparity", "encoder": "features"}.get(r.kind, f"metres, to {r.max_depth or 0:g}")
         rows.append((name, r.encoder, gives, r.licence, f"{r.repo}/{r.files[0]}"))
+    rows += [(UNTRAINED + size, size, "noise", "none", "random weights, no download") for size in PRESETS]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

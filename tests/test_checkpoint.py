@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +38,17 @@ def test_round_trip(folder):
     assert checkpoint.load_header(folder) == HEADER
     loaded = checkpoint.load_params(folder, HEADER.model)
     jax.tree.map(np.testing.assert_array_equal, loaded, params())
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.load_arrays(folder, HEADER.model), params())
     half = checkpoint.load_params(folder, HEADER.model, jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_bfloat16_is_stored_as_such(tmp_path):
-    checkpoint.save(tmp_path / "x", HEADER, params(ml_dtypes.bfloat16))
-    loaded = checkpoint.load_params(tmp_path / "x", HEADER.model)
-    jax.tree.map(np.testing.assert_array_equal, loaded, params(ml_dtypes.bfloat16))
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
+def test_other_floats_are_stored_as_such(tmp_path, dtype):
+    checkpoint.save(tmp_path / "x", HEADER, params(dtype))
+    loaded = checkpoint.load_arrays(tmp_path / "x", HEADER.model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(dtype)}
+    jax.tree.map(np.testing.assert_array_equal, loaded, params(dtype))
     wide = checkpoint.load_params(tmp_path / "x", HEADER.model, jnp.float32)
     assert wide["pretrained"]["norm"]["scale"].dtype == jnp.float32
 
@@ -52,7 +56,7 @@ def test_bfloat16_is_stored_as_such(tmp_path):
 def test_a_failed_save_leaves_nothing(tmp_path):
     broken = params()
     broken["pretrained"]["norm"]["scale"] = object()
-    with pytest.raises(ValueError, match="object"):
+    with pytest.raises(AttributeError, match="nbytes"):
         checkpoint.save(tmp_path / "x", HEADER, broken)
     assert not list(tmp_path.iterdir())
 
@@ -60,7 +64,7 @@ def test_a_failed_save_leaves_nothing(tmp_path):
 def test_a_failed_overwrite_keeps_the_old(folder):
     broken = params()
     broken["pretrained"]["norm"]["scale"] = object()
-    with pytest.raises(ValueError, match="object"):
+    with pytest.raises(AttributeError, match="nbytes"):
         checkpoint.save(folder, HEADER, broken, overwrite=True)
     assert checkpoint.load_header(folder) == HEADER
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -97,15 +101,51 @@ def test_damaged_headers(folder, change, message):
 
 def test_damaged_weights(folder):
     data = max((folder / "params").rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
-    data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(Dav2Error, match=r"params/.* is missing or not of its .* bytes: copy the folder again"):
-        checkpoint.load_header(folder)
-    data.unlink()
-    with pytest.raises(Dav2Error, match=r"params/.* is missing"):
-        checkpoint.load_header(folder)
+    whole = data.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for content in (whole[:1000], bytes(flipped), None):
+        data.unlink() if content is None else data.write_bytes(content)
+        with pytest.raises(Dav2Error, match=r"params/.* is missing or damaged: copy the folder or"):
+            checkpoint.load_params(folder, HEADER.model)
+    data.write_bytes(whole)
+    checkpoint.load_params(folder, HEADER.model)
+
+
+def test_without_its_list_of_files_a_damaged_folder_is_still_one_line(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"files": {}}))
     shutil.rmtree(folder / "params")
-    with pytest.raises(Dav2Error, match="the weights cannot be read"):
+    with pytest.raises(Dav2Error, match="the weights cannot be read") as error:
         checkpoint.load_params(folder, HEADER.model)
+    assert "\n" not in str(error.value)
+
+
+def test_only_our_own_folders_are_replaced(folder, monkeypatch):
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(Dav2Error, match=r"is a folder of something else \(it holds thesis\.txt\)"):
+        checkpoint.save(folder, HEADER, params(), overwrite=True)
+    assert (folder / "thesis.txt").read_text() == "precious"
+    (folder / "thesis.txt").unlink()
+    monkeypatch.chdir(folder)
+    with pytest.raises(Dav2Error, match="is the working directory"):
+        checkpoint.save(Path(), HEADER, params(), overwrite=True)
+    monkeypatch.chdir(folder.parent)
+    checkpoint.save(folder, HEADER, params(), overwrite=True)
+    (folder.parent / "file").write_text("x")
+    with pytest.raises(Dav2Error, match="is a file, and this is to be a folder"):
+        checkpoint.save(folder.parent / "file", HEADER, params(), overwrite=True)
+
+
+def test_a_full_disk_and_a_bad_place_are_one_line(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    with pytest.raises(Dav2Error, match=r"x: no space left: .* MB are needed"):
+        checkpoint.save(tmp_path / "x", HEADER, params())
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Dav2Error, match=r"file/x: cannot be written \(.*\): choose another place"):
+        checkpoint.save(tmp_path / "file" / "x", HEADER, params())
 
 
 def test_flatten_and_unflatten():

@@ -88,7 +88,9 @@ def test_download_once_convert_once(monkeypatch, tmp_path, small_pth, capsys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("medium", "neither a file nor a released model; the names are small, "),
+        ("smal", "'smal': neither a file nor a released model; did you mean small"),
+        ("", "'': neither a file nor a released model; `dav2 models` lists"),
+        (None, "a NoneType is no model"),
         ("giant", "never released"),
         ("weights/none.pth", "no such file or folder"),
         ("untrained-tiny", "the untrained models are untrained-small"),
@@ -97,6 +99,20 @@ def test_download_once_convert_once(monkeypatch, tmp_path, small_pth, capsys):
 def test_unknown_names(name, message):
     with pytest.raises(Dav2Error, match=message):
         dav2.load(name)
+
+
+def test_a_folder_does_not_hide_a_release(monkeypatch, tmp_path):
+    monkeypatch.setenv("DAV2_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Dav2Error, match="small: cannot download"):
+        hub.resolve("small")
+    assert hub.resolve("./small").is_dir()
+
+
+def test_untrained_models_take_the_flags():
+    model = dav2.load("untrained-small", max_depth=20.0, dtype="bfloat16")
+    assert (model.config.kind, model.config.max_depth, model.dtype) == ("metric", 20.0, "bfloat16")
 
 
 def test_computation_is_in_float32_or_bfloat16():

@@ -4,12 +4,14 @@ Sources: DINOv2's model table, and `model_configs` and `intermediate_layer_idx` 
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 PATCH = 14  # pixels a side of one patch token
 GRID = 37  # the position table holds GRID x GRID patches: 518 x 518 pixels
 MLP_RATIO = 4
+MAX_SIZE = 16_384  # of a config's widths and depth, far above any real one
 
+Ffn = Literal["mlp", "swiglu"]
 Kind = Literal["relative", "metric", "encoder"]
 Taps = Literal["v1", "v2"]
 
@@ -34,7 +36,7 @@ class ModelConfig:
     width: int
     depth: int
     heads: int
-    ffn: Literal["mlp", "swiglu"]
+    ffn: Ffn
     features: int
     out_channels: tuple[int, int, int, int]
     taps: tuple[int, int, int, int]
@@ -42,9 +44,24 @@ class ModelConfig:
     max_depth: float | None = None
 
     def __post_init__(self):
+        """Raises ValueError for a network that cannot be: configs come from files, and files from strangers."""
+        sizes = (self.width, self.depth, self.heads, self.features, *self.out_channels)
+        if not all(isinstance(size, int) and 0 < size <= MAX_SIZE for size in sizes):
+            raise ValueError(f"sizes must be whole numbers from 1 to {MAX_SIZE:,}, not {sizes}")
+        if self.width % self.heads:
+            raise ValueError(f"a width of {self.width} does not divide into {self.heads} heads")
+        if self.ffn not in get_args(Ffn) or self.kind not in get_args(Kind):
+            known = f"{get_args(Ffn)} and {get_args(Kind)}"
+            raise ValueError(f"ffn {self.ffn!r} or kind {self.kind!r} is unknown; known are {known}")
+        if len(self.out_channels) != 4 or len(self.taps) != 4:
+            raise ValueError(f"the head has four taps: taps={self.taps}, out_channels={self.out_channels}")
+        if not all(isinstance(tap, int) and 0 <= tap < self.depth for tap in self.taps):
+            raise ValueError(f"taps {self.taps} are not all among the blocks 0 to {self.depth - 1}")
         if (self.kind == "metric") != (self.max_depth is not None):
             raise ValueError(f"max_depth belongs to metric models: kind={self.kind!r}, max_depth={self.max_depth!r}")
-        if self.max_depth is not None and not 0 < self.max_depth < float("inf"):
+        if self.max_depth is not None and not (
+            isinstance(self.max_depth, int | float) and 0 < self.max_depth < float("inf")
+        ):
             raise ValueError(f"max_depth must be a positive number of metres, not {self.max_depth!r}")
 
     @property
@@ -67,12 +84,12 @@ class ModelConfig:
         last_four = tuple(range(self.depth - 4, self.depth))
         return self.replace(taps=last_four if version == "v1" else PRESETS.get(self.encoder, self).taps)
 
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
-        """The inverse of `to_dict`, also after a trip through JSON. Raises TypeError on a missing or unknown field."""
+        """The inverse of `dataclasses.asdict`, also after a trip through JSON.
+
+        Raises TypeError on a missing or unknown field, ValueError on an impossible value.
+        """
         pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return cls(**pairs)
 

@@ -46,7 +46,7 @@ def stages(config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.flo
     output_conv2 [B, H, W] (after the last activation: ReLU, or sigmoid of metric models); depth [B, H, W] float32.
     Raises ValueError when the images have another shape.
     """
-    if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] % PATCH or images.shape[2] % PATCH:
+    if images.ndim != 4 or images.shape[3] != 3 or any(side < PATCH or side % PATCH for side in images.shape[1:3]):
         raise ValueError(f"images must be [B, H, W, 3] with H and W multiples of {PATCH}, not {images.shape}")
     graph, keys = _graph(config)
     return nnx.merge(graph, _with_keys(keys, params))(images.astype(dtype))

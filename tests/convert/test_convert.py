@@ -28,7 +28,7 @@ def tensors(path) -> dict[str, np.ndarray]:
 
 
 def assert_identical(one: dict, other: dict):
-    assert list(one) == list(other) or set(one) == set(other)
+    assert set(one) == set(other)
     for name, array in one.items():
         assert array.dtype == other[name].dtype, name
         assert array.tobytes() == other[name].tobytes(), name
@@ -44,7 +44,7 @@ def test_official_there_and_back(small_pth, tmp_path):
     assert_identical(tensors(small_pth), tensors(tmp_path / "back.pth"))
     state = torch.load(tmp_path / "back.pth")
     original = torch.load(small_pth)
-    assert state.keys() == original.keys()
+    assert list(state) == list(original)
     assert all(torch.equal(state[name], original[name]) for name in original)
 
 
@@ -157,13 +157,21 @@ def test_bfloat16_halves_the_folder(small_pth, tmp_path):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(model.params))
 
 
-def test_double_precision_is_rounded_once(small_pth, tmp_path):
+def test_double_precision_comes_back_too(small_pth, tmp_path, photo):
     arrays = tensors(small_pth)
     doubled = {name: array.astype(np.float64) for name, array in arrays.items()}
     path = tmp_path / "depth_anything_v2_vits.pth"
     write_torch_file(path, stored(doubled))
-    convert(path, tmp_path / "back.pth", to="official")
-    assert_identical(arrays, tensors(tmp_path / "back.pth"))
+    convert(path, tmp_path / "small.ckpt")
+    convert(tmp_path / "small.ckpt", tmp_path / "back.pth", to="official")
+    assert_identical(doubled, tensors(tmp_path / "back.pth"))
+    convert(tmp_path / "small.ckpt", tmp_path / "single.pth", to="official", dtype="float32")
+    assert_identical(arrays, tensors(tmp_path / "single.pth"))
+    depths = [
+        np.asarray(dav2.load(p).predict(photo, input_size=28)) for p in (small_pth, path, tmp_path / "small.ckpt")
+    ]
+    np.testing.assert_array_equal(depths[0], depths[1])
+    np.testing.assert_array_equal(depths[0], depths[2])
 
 
 def test_all_key_problems_at_once(small_pth, tmp_path):
@@ -194,7 +202,9 @@ def test_existing_targets_are_kept(small_pth, tmp_path):
     (target / "precious").write_text("data")
     with pytest.raises(Dav2Error, match="--overwrite"):
         convert(small_pth, target)
-    assert (target / "precious").exists()
+    with pytest.raises(Dav2Error, match="is a folder of something else"):
+        convert(small_pth, target, overwrite=True)
+    (target / "precious").unlink()
     convert(small_pth, target, overwrite=True)
     assert checkpoint.is_checkpoint(target)
     assert sorted(file.name for file in target.iterdir()) == ["config.json", "params"]
@@ -210,7 +220,7 @@ def test_a_source_may_be_its_own_target(small_pth, tmp_path):
 def test_flags_may_not_contradict_a_config(tiny_hf, tmp_path):
     folder = tiny_hf("metric")
     for told in (Told(max_depth=80.0), Told(kind="relative"), Told(taps="v1")):
-        with pytest.raises(Dav2Error, match=r"contradicts its config\.json"):
+        with pytest.raises(Dav2Error, match=r"contradicts its config\.json, which says"):
             open_source(folder, told)
     open_source(folder, Told("metric", 20.0))
 
@@ -224,6 +234,8 @@ def test_flags_may_not_contradict_a_config(tiny_hf, tmp_path):
         ({"depth_estimation_type": "stereo"}, "depth_estimation_type 'stereo'"),
         ({"backbone_config": {"model_type": "swin"}}, "model_type = 'swin'"),
         ({"backbone_config": None}, "model_type = None"),
+        ({"neck_hidden_sizes": [1, 2]}, "four taps"),
+        ({"fusion_hidden_size": -3}, "sizes must be whole numbers"),
     ],
 )
 def test_other_hugging_face_models_are_refused(tiny_hf, tmp_path, change, message):
@@ -235,6 +247,26 @@ def test_other_hugging_face_models_are_refused(tiny_hf, tmp_path, change, messag
     config.write_text("{")
     with pytest.raises(Dav2Error, match="cannot be read as the config"):
         open_source(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("indices", [[0, 6, 9, 11], [3, 6, 9, 99]])
+def test_impossible_taps_are_refused(tiny_hf, tmp_path, indices):
+    shutil.copytree(tiny_hf("relative"), tmp_path / "hf")
+    config = tmp_path / "hf" / "config.json"
+    values = json.loads(config.read_text())
+    values["backbone_config"] |= {"out_indices": indices, "out_features": None}
+    config.write_text(json.dumps(values))
+    with pytest.raises(Dav2Error, match=r"taps .* are not all among the blocks 0 to 10"):
+        open_source(tmp_path / "hf")
+
+
+def test_values_from_python_are_checked(small_pth, tmp_path):
+    for options in ({"taps": "v3"}, {"kind": "foo"}, {"max_depth": "20"}, {"max_depth": 0}):
+        with pytest.raises(Dav2Error, match=rf"{next(iter(options))} \(--"):
+            dav2.load(small_pth, **options)
+    for options in ({"to": "onnx"}, {"dtype": "int8"}):
+        with pytest.raises(Dav2Error, match=rf"{next(iter(options))} \(--"):
+            convert(small_pth, tmp_path / "x", **options)
 
 
 def test_licence_comes_from_the_model_card(tiny_hf, tmp_path):
@@ -260,6 +292,7 @@ def test_verify_against_transformers(tiny_hf, tmp_path, photo, kind, swiglu):
     assert "block10" in table
     assert ("depth " in table) == (kind != "encoder")
     if kind == "encoder":
+        assert verify(folder, against=tmp_path / "reference.npz", **options)[1]
         return
 
     convert(folder, tmp_path / "ours.ckpt")
@@ -291,8 +324,19 @@ def test_verify_says_what_does_not_fit(tiny_hf, tmp_path, photo):
     with pytest.raises(Dav2Error, match="not a stored reference"):
         verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "photo.png")
     np.savez(tmp_path / "empty.npz")
-    with pytest.raises(Dav2Error, match="no depth, input_shape, net, raw_shape, stride"):
+    with pytest.raises(Dav2Error, match="no input_shape, raw_shape, stride"):
         verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "empty.npz")
+    with np.load(tmp_path / "reference.npz") as file:
+        reference = dict(file)
+    np.savez(tmp_path / "zero.npz", **reference | {"stride": 0})
+    with pytest.raises(Dav2Error, match="impossible shapes"):
+        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "zero.npz")
+    np.savez(tmp_path / "nan.npz", **reference | {"net": np.full_like(reference["net"], np.nan)})
+    table, passed = verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "nan.npz")
+    assert not passed
+    assert "FAILED: the worst stage is net, inf" in table
+    with pytest.raises(Dav2Error, match="the folder does not exist"):
+        verify(tiny_hf(), save=tmp_path / "nowhere" / "x.npz")
     with pytest.raises(Dav2Error, match="give one of them"):
         verify(tiny_hf(), against=tmp_path / "a", save=tmp_path / "b")
 

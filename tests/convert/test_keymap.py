@@ -50,6 +50,16 @@ def test_every_transformers_name_is_covered(tiny_hf):
         assert stored == {name: e.part_shape(scheme) for e in table for name in e.names(scheme)}, json.dumps(kind)
 
 
+def test_order_is_that_of_the_official_state_dict():
+    names = [entry.official for entry in entries(PRESETS["small"])]
+    assert names[:3] == ["pretrained.cls_token", "pretrained.pos_embed", "pretrained.mask_token"]
+    blocks = [int(name.split(".")[2]) for name in names if ".blocks." in name]
+    assert blocks == sorted(blocks)
+    fusion = [name.split(".")[2] for name in names if "refinenet" in name]
+    assert fusion == sorted(fusion)
+    assert names[-1] == "depth_head.scratch.output_conv2.2.bias"
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_invert(layout):
     shape = {"same": (5,), "linear": (3, 4), "patch": (5, 3, 14, 14)}.get(layout, (5, 4, 3, 3))

@@ -130,7 +130,7 @@ def test_shards_that_do_not_fit_their_index(tmp_path):
             ["git-lfs pointer", "git lfs pull"],
         ),
         (b"\x93NUMPY\x01\x00v\x00{'descr'", ["neither", "NUMPY"]),
-        (pickle.dumps({"a": 1}), ["neither"]),
+        (pickle.dumps({"a": 1}), ["bare Python pickle", "refused"]),
         (b"PK", ["neither"]),
         (b"PK\x03\x04" + bytes(100), ["cut off or damaged", "104 bytes"]),
         (b"PK\x05\x06" + bytes(18), ["is a zip file but not of torch.save"]),
@@ -171,3 +171,21 @@ def test_format_before_torch_1_6(tmp_path):
 def test_torch_files_without_a_state_dict(tmp_path, content, words):
     torch.save(content, tmp_path / "a.pth")
     assert_refused(tmp_path / "a.pth", *words)
+
+
+class _Evil:
+    def __reduce__(self):
+        return exec, ("open('ran', 'w').close()",)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_bare_pickle_is_refused_by_name(tmp_path, protocol, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pth"
+    path.write_bytes(pickle.dumps({"weights": _Evil()}, protocol=protocol))
+    with pytest.raises(Dav2Error, match=r"is a bare Python pickle that asks to run .*exec"):
+        open_weights(path)
+    assert not (tmp_path / "ran").exists()
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(Dav2Error, match="is a bare Python pickle; loading one can run any code"):
+        open_weights(path)

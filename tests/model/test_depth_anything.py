@@ -1,5 +1,8 @@
 """The network as a whole: shapes, purity, initialisation, precision. Other files test its numbers."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +52,7 @@ def test_any_multiple_of_14(params, size):
     assert depth.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("shape", [(1, 15, 14, 3), (1, 14, 14, 1), (14, 14, 3)])
+@pytest.mark.parametrize("shape", [(1, 15, 14, 3), (1, 14, 14, 1), (14, 14, 3), (1, 0, 14, 3)])
 def test_other_shapes_are_refused(params, shape):
     with pytest.raises(ValueError, match="multiples of 14"):
         apply(TINY, params, jnp.zeros(shape))
@@ -153,13 +156,31 @@ def test_initialisation_is_that_of_dinov2(params):
 
 
 def test_config_round_trip_and_refusals():
-    import json
-
     config = PRESETS["large"].with_taps("v1").replace(kind="metric", max_depth=80.0)
     assert config.taps == (20, 21, 22, 23)
-    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert ModelConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
     assert PRESETS["giant"].hidden == 4096
     with pytest.raises(ValueError, match="max_depth belongs to metric models"):
         config.replace(kind="relative")
     with pytest.raises(ValueError, match="positive number of metres"):
         config.replace(max_depth=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": "x"}, "sizes must be whole numbers"),
+        ({"depth": 10**9}, "sizes must be whole numbers"),
+        ({"heads": 7}, "does not divide into 7 heads"),
+        ({"taps": (2, 5, 8, 50)}, "not all among the blocks 0 to 11"),
+        ({"taps": (-1, 5, 8, 11)}, "not all among the blocks"),
+        ({"taps": (2, 5)}, "four taps"),
+        ({"out_channels": (1, 2)}, "four taps"),
+        ({"kind": "stereo"}, "kind 'stereo'"),
+        ({"ffn": "relu"}, "ffn 'relu'"),
+        ({"kind": "metric", "max_depth": "20"}, "positive number of metres"),
+    ],
+)
+def test_impossible_configs(changes, message):
+    with pytest.raises(ValueError, match=message):
+        PRESETS["small"].replace(**changes)
