@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 import textwrap
 import traceback
@@ -14,17 +16,24 @@ import tyro
 from tyro.conf import Positional, arg
 
 import dav2_jax
+from dav2_jax.command_line import parse, photos_before_formats
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.formats import FORMATS
 
-_DESCRIPTION = """Depth Anything V2 in JAX: depth from one photo, with the released weights.
+_HELP = """usage: dav2 VERB ...
+
+Depth Anything V2 in JAX: depth from one photo, with the released weights.
+
+{verbs}
 
 $ dav2 predict photo.jpg      photo to depth, in depth/photo.jpg.color.png
 $ dav2 VERB --help            all about one verb
 $ dav2 VERB ... --debug       with the traceback of an error
 $ dav2 --version
 
-Exit code: 0 all well, 2 wrong command line or input, 130 interrupted, 70 a bug."""
+Exit code: 0 all well, 2 wrong command line or input, 130 interrupted, 70 a bug;
+of predict also the number of photos that failed (125: that many or more);
+of verify also 1, a stage is over the tolerance."""
 
 _MODEL = (
     "Name of a released model, which is downloaded once (dav2 models lists them: small, base, large, "
@@ -72,7 +81,7 @@ def predict(
             "  'photos/**/*.png'    a quoted pattern; ** is any depth\n"
             "  list.txt             a list, one path a line\n"
             "Outputs mirror the tree of the inputs below --out and keep the whole name of the photo: "
-            "photos/a/x.jpg, given as photos/, becomes a/x.jpg.color.png. Put photos before --format.",
+            "photos/a/x.jpg, given as photos/, becomes a/x.jpg.color.png.",
             help_behavior_hint="(required)",
         ),
     ],
@@ -83,7 +92,7 @@ def predict(
         tuple[tyro.extras.literal_type_from_choices(FORMATS), ...],
         arg(
             metavar="FORMAT [FORMAT ...]",
-            help="What to write, one or more, for x.jpg:\n"
+            help="What to write, one or more; photos may follow. For x.jpg:\n"
             + "\n".join(f"  {name}  (x.jpg{kind.suffix})\n{_indented(kind.about)}." for name, kind in FORMATS.items()),
         ),
     ] = ("color",),
@@ -142,11 +151,17 @@ def predict(
     from dav2_jax import hub
     from dav2_jax.inference.inputs import find_inputs
     from dav2_jax.inference.job import predict_files
+    from dav2_jax.inference.preprocess import check_input_size
+
+    check_input_size(input_size)
+
+    def load():
+        loaded = hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps)
+        return partial(loaded.predict, input_size=input_size, max_pixels=max_pixels)
 
     photos, problems = find_inputs(inputs)
-    loaded = hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps) if photos else None
     report = predict_files(
-        partial(loaded.predict, input_size=input_size, max_pixels=max_pixels) if loaded else None,
+        load,
         photos,
         out,
         format,
@@ -223,10 +238,12 @@ def verify(
     max_depth: MaxDepth = None,
     taps: Taps = None,
 ) -> int:
-    """Compare a checkpoint with the PyTorch reference, stage by stage. Exit code 1 if a stage differs too much.
+    """Compare a checkpoint with the PyTorch reference, stage by stage.
 
     $ dav2 verify small
     $ dav2 verify small.ckpt --image photo.jpg --tolerance 1e-4
+
+    Exit code 1 if a stage is over the tolerance.
     """
     from dav2_jax.convert.recognise import Told
     from dav2_jax.convert.verify import verify as run
@@ -240,7 +257,10 @@ def verify(
 
 
 def models() -> int:
-    """List the released models: name, encoder, what they predict, licence, where they come from."""
+    """List the released models.
+
+    Name, encoder, what they predict, licence of the weights, and where they come from.
+    """
     from dav2_jax import hub
 
     print(hub.table())
@@ -256,26 +276,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv  without the program name; None: those of this process.
 
     A Dav2Error becomes one line and 2, Ctrl-C one line and 130, a bug one line and 70; `--debug` adds the traceback.
+    When nobody reads the output any more (`dav2 models | head -1`) it ends without a word and with 141, as by SIGPIPE.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
-    if argv[:1] == ["--version"]:
-        print(f"dav2 {dav2_jax.__version__}")
-        return 0
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            VERBS, prog="dav2", description=_DESCRIPTION, args=argv, config=config
-        )
-    except SystemExit as stop:  # tyro has shown its help, or what is wrong with the command line
-        return stop.code if isinstance(stop.code, int) else 2
+        code = _run(argv)
+        sys.stdout.flush()  # a closed pipe shows here, and not when Python is shutting down
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
+        return 141
     except (KeyboardInterrupt, Exception) as error:
         if debug:
             traceback.print_exc()
         line, code = _last_words(error)
         print(f"dav2: {line}", file=sys.stderr)
-        return code
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    verb, *arguments = argv or [""]
+    if verb == "--version":
+        print(f"dav2 {dav2_jax.__version__}")
+        return 0
+    if verb in ("-h", "--help"):
+        verbs = "\n".join(f"  {name:8} {inspect.getdoc(verb).splitlines()[0]}" for name, verb in VERBS.items())
+        print(_HELP.format(verbs=verbs))
+        return 0
+    if verb not in VERBS:
+        wrong = f"{verb!r} is no verb" if verb else "no verb given"
+        raise Dav2Error(f"{wrong}: use one of {', '.join(VERBS)} (dav2 --help says more)")
+    if verb == "predict":
+        arguments = photos_before_formats(arguments)
+    call = parse(VERBS[verb], arguments)
+    return call() if call else 0
 
 
 def _last_words(error: BaseException) -> tuple[str, int]:

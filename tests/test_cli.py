@@ -101,7 +101,7 @@ def test_predict_passes_every_flag_on(model):
     assert Depth.load("o/a.png.npz").focal_length == 33.5
     model.clear()
     assert run("predict in --out o --format npz --skip-existing") == 0
-    assert [call[0] for call in model] == ["load"]
+    assert model == []  # nothing to do, nothing to load
 
 
 def test_the_exit_code_of_predict_counts_failures(model, capsys):
@@ -122,6 +122,51 @@ def test_predict_without_a_photo_loads_no_model(model, capsys):
     assert cli.main(["predict"]) == 2
     assert model == []
     assert "dav2: error: no photo given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--fov 200", "fov (--fov) is 200 degrees: "),
+        ("--fov 60 --focal-length 500", "focal_length (--focal-length) and fov (--fov) are both given: "),
+        ("--focal-length 0", "focal_length (--focal-length) is 0: "),
+        ("--out photo.png", "photo.png: is a file: name a folder with --out"),
+        ("--input-size 5", "input_size (--input-size) 5 is less than one patch: "),
+        ("--format", "no output format: "),
+    ],
+)
+def test_options_are_checked_before_the_model_is_loaded(options, line, model, capsys):
+    write_photo("photo.png")
+    assert run(f"predict photo.png {options}") == 2
+    assert model == []
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"dav2: error: {line}")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--format npy gray a.png b.png",
+        "--format=npy gray a.png b.png",
+        "a.png --format npy gray b.png",
+        "a.png --input-size 28 --format npy gray b.png --dtype float32",
+        "--input-size 28 --format npy gray a.png b.png --skip-existing",
+    ],
+)
+def test_photos_may_follow_the_formats(line, model):
+    write_photo("a.png")
+    write_photo("b.png")
+    assert run(f"predict {line}") == 0
+    assert [name for call, name, _ in model if call == "predict"] == ["a.png", "b.png"]
+    expected = {f"{name}.png.{end}" for name in "ab" for end in ("npy", "gray.png")}
+    assert {path.name for path in Path("depth").iterdir()} == expected
+
+
+def test_a_folder_may_have_the_name_of_a_format(model):
+    write_photo("npy/a.png")
+    assert run("predict --format npy ./npy npy") == 0  # after the first photo all are photos
+    assert [path.name for path in Path("depth").iterdir()] == ["a.png.npy"]
 
 
 def test_an_error_of_the_user_is_one_line(model, capsys):
@@ -189,10 +234,38 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"dav2 {dav2_jax.__version__}\n"
 
 
-@pytest.mark.parametrize("line", ["", "draw", "predict a --formt npy", "predict a --format tiff", "convert a"])
-def test_a_wrong_command_line_is_code_2(line, capsys):
+@pytest.mark.parametrize("columns", ["40", "200"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "no verb given: use one of predict, convert, verify, models (dav2 --help says more)"),
+        ("draw", "'draw' is no verb: use one of predict, convert, verify, models (dav2 --help says more)"),
+        ("predict a --formt npy", "Unrecognized options: --formt, npy: see dav2 predict --help"),
+        ("predict --format tiff", "invalid choice 'tiff' for argument '--format'. Expected one of ('color', "),
+        ("predict a --input-size x", "Error parsing --input-size: invalid literal for int() with base 10: 'x': see"),
+        ("convert a", "Missing from dav2 convert: TARGET: see dav2 convert --help"),
+        ("convert", "Missing from dav2 convert: SOURCE TARGET: see dav2 convert --help"),
+        ("verify a b", "Unrecognized options: b: see dav2 verify --help"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_code_2(line, message, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
     assert run(line) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"dav2: error: {message}")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_a_reader_that_stops_ends_the_command_quietly():
+    """As `dav2 models | head -1`, which may close the pipe before or after all is written: here, before."""
+    program = "import sys; from dav2_jax.cli import main; sys.stdin.read(); sys.exit(main(['models']))"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as command:
+        command.stdout.close()
+        command.stdin.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 141
 
 
 def test_help_of_predict_explains_every_format_and_flag(capsys):
@@ -208,11 +281,26 @@ def test_help_of_predict_explains_every_format_and_flag(capsys):
     assert "the exit code says how many failed" in shown
 
 
-def test_help_names_every_verb(capsys):
+def test_help_gives_every_verb_one_line(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in ("predict", "convert", "verify", "models", "--debug", "--version"):
-        assert verb in shown
+    for verb in ("predict", "convert", "verify", "models"):
+        assert len([line for line in shown.splitlines() if line.startswith(f"  {verb} ")]) == 1
+    for words in ("--debug", "--version", "number of photos that failed (125: that many", "over the tolerance"):
+        assert words in shown
+    assert len(shown.splitlines()) <= 22  # a small screen
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+@pytest.mark.parametrize("line", ["--help", *(f"{verb} --help" for verb in cli.VERBS)])
+def test_help_is_laid_out_for_80_columns(line, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run(line) == 0
+    shown = capsys.readouterr().out
+    body = [text for text in shown.splitlines() if columns == "80" or not text.startswith(" ")]  # others: in boxes
+    assert max(map(len, body)) <= 80
+    assert "\n\n\n" not in shown
+    assert ("\n$ dav2 " in shown) == (line != "models --help")
 
 
 def test_help_imports_nothing_heavy():

@@ -38,13 +38,19 @@ _LARGEST_IN_MILLIMETRES = 65.0  # metres
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends well and vanishes otherwise."""
+    """A temporary path beside `path` to write to; it becomes `path` when the block ends well and vanishes otherwise.
+
+    An OSError of the block names `path`, not the temporary file, of which nobody knows.
+    """
     temporary = path.with_name(f".dav2-{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
-    except BaseException:  # also KeyboardInterrupt
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:  # also KeyboardInterrupt
+        with contextlib.suppress(OSError):  # where it could not even be created
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary), temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -138,7 +144,7 @@ def write_ply(depth: Depth, path: Path) -> None:
     if depth.focal_length is None:
         raise Dav2Error(
             "a point cloud needs the camera's focal length and the photo does not state it: "
-            "give --focal-length (pixels of the photo) or --fov (degrees, horizontal)"
+            "give focal_length (--focal-length, pixels of the photo) or fov (--fov, degrees from left to right edge)"
         )
     metres = depth.values if depth.unit == "metres" else geometry.pseudo_depth(depth.values)
     image = depth.color() if depth.image is None else depth.image

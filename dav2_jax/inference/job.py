@@ -9,7 +9,7 @@ import dataclasses
 import errno
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -39,7 +39,7 @@ class Report:
 
 
 def predict_files(
-    predict: Callable[[Path], Depth],
+    load: Callable[[], Callable[[Path], Depth]],
     inputs: Sequence[Input],
     out: Path,
     formats: Sequence[str],
@@ -52,7 +52,8 @@ def predict_files(
 ) -> Report:
     """Predict each input and write it in all formats to out / (input.relative + the suffix of the format).
 
-    predict        path to Depth; raises Dav2Error for a photo that it cannot take.
+    load           gives the function from path to Depth, which raises Dav2Error for a photo that it cannot take. Called
+                   once, after all else was checked, and not at all when there is nothing to predict: models are large.
     skip_existing  pass over a photo all of whose outputs exist and are not empty.
     focal_length   pixels, or fov, degrees from left to right: for every photo, in place of what its EXIF data say.
     progress       show a bar on a terminal (there is none elsewhere); the summary goes to stdout either way.
@@ -60,10 +61,10 @@ def predict_files(
 
     A photo that fails (unreadable, too large, full disk) costs one line on stderr and the rest go on. Any other
     exception is a bug, or Ctrl-C, and comes through; the files written until then are whole. Raises Dav2Error, before
-    the first photo, for an unknown format, two sources of the focal length, and an output folder that is a file.
+    `load`, for an unknown format, two sources of the focal length, and an output folder that is a file.
     """
     _check(out, formats, focal_length, fov)
-    failures, written, skipped = [], 0, 0
+    failures, written = [], 0
     seen: set[str] = set()  # warnings already shown
 
     def say(line: str) -> None:
@@ -75,12 +76,14 @@ def predict_files(
 
     for line in problems:
         fail(line)
-    with tqdm(inputs, unit="photo", disable=not (progress and sys.stderr.isatty()), dynamic_ncols=True) as bar:
-        for item in bar:
-            outputs = {name: out / f"{item.relative}{FORMATS[name].suffix}" for name in formats}
-            if skip_existing and all(path.is_file() and path.stat().st_size > 0 for path in outputs.values()):
-                skipped += 1
-                continue
+    jobs = [(item, {name: out / f"{item.relative}{FORMATS[name].suffix}" for name in formats}) for item in inputs]
+    todo = [job for job in jobs if not (skip_existing and _are_there(job[1].values()))]
+    skipped = len(jobs) - len(todo)
+    predict = load() if todo else None
+    shown = progress and sys.stderr.isatty()
+    with tqdm(todo, initial=skipped, total=len(jobs), unit="photo", disable=not shown, dynamic_ncols=True) as bar:
+        for item, outputs in bar:
+            finished: list[str] = []
             try:
                 depth = predict(item.path)
                 focal = choose_focal(focal_length, fov, width=depth.shape[1], known=depth.focal_length)
@@ -90,11 +93,12 @@ def predict_files(
                     for name, path in outputs.items():
                         path.parent.mkdir(parents=True, exist_ok=True)
                         FORMATS[name].write(depth, path)
+                        finished.append(name)
             except Exception as error:
                 line = explain(error, item.path, out)
                 if line is None:
                     raise
-                fail(line)
+                fail(f"{line} (already written: {', '.join(finished)})" if finished else line)
                 continue
             written += 1
             if depth.is_constant:
@@ -107,17 +111,21 @@ def predict_files(
     return report
 
 
+def _are_there(paths: Iterable[Path]) -> bool:
+    return all(path.is_file() and path.stat().st_size > 0 for path in paths)
+
+
 def explain(error: Exception, photo: Path, out: Path) -> str | None:
     """One line for the failure of one photo, "path: what: what to do"; None for an error that no photo causes."""
     from PIL import Image
 
     if isinstance(error, Dav2Error):
         text = str(error)
-        return text if text.startswith(str(photo)) else f"{photo}: {text}"
+        return text if text.startswith(f"{photo}: ") else f"{photo}: {text}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)):
-        return f"{photo}: not enough memory: use a smaller --input-size or a smaller --model"
+        return f"{photo}: not enough memory: use a smaller input_size (--input-size) or model (--model)"
     if isinstance(error, Image.DecompressionBombError):
-        return f"{photo}: too many pixels: raise --max-pixels if you trust the file"
+        return f"{photo}: too many pixels: raise max_pixels (--max-pixels) if you trust the file"
     if isinstance(error, Image.UnidentifiedImageError):
         return f"{photo}: not an image that Pillow can read: check the file"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

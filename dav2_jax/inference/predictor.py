@@ -75,8 +75,8 @@ class Model:
 
     def _prepare(self, photo, input_size: int, max_pixels: int):
         """(photo uint8 [H, W, 3], focal length in pixels or None, network input float32 [H', W', 3])"""
+        image, exif = read_image(photo, max_pixels=max_pixels)
         try:
-            image, exif = read_image(photo, max_pixels=max_pixels)
             x = preprocess(image, input_size)
         except Dav2Error as error:
             where = f"{os.fspath(photo)}: " if isinstance(photo, str | os.PathLike) else ""

@@ -198,7 +198,8 @@ def test_ply_of_disparity_warns_in_one_line_and_keeps_the_order(tmp_path):
 
 
 def test_ply_needs_a_focal_length(tmp_path):
-    with pytest.raises(Dav2Error, match=re.escape("give --focal-length (pixels of the photo) or --fov (degrees")):
+    advice = "give focal_length (--focal-length, pixels of the photo) or fov (--fov, degrees"
+    with pytest.raises(Dav2Error, match=re.escape(advice)):
         Depth(METRES.values, "metres", PHOTO).save(tmp_path / "a.ply")
     with pytest.raises(Dav2Error, match="no finite positive value"):
         Depth(np.zeros((2, 2)), "metres").save(tmp_path / "a.ply", fov=60)
@@ -257,6 +258,17 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(error, tmp_path):
     with pytest.raises(error):
         interrupted()
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.bin", b"old")]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_error_of_the_disk_names_the_file_that_was_asked_for(name, tmp_path):
+    (tmp_path / "file").touch()
+    for folder, error in (("nodir", FileNotFoundError), ("file", NotADirectoryError)):
+        path = tmp_path / folder / "a.bin"
+        with pytest.raises(error) as caught:
+            FORMATS[name].write(METRES, path)
+        assert caught.value.filename in (str(path), f"{path}.json")
+        assert ".tmp" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", FORMATS)

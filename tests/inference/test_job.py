@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.inputs import find_inputs
-from dav2_jax.inference.job import predict_files
+from dav2_jax.inference.job import explain, predict_files
 
 
 def luminance(path):
@@ -47,7 +48,7 @@ def files_in(folder):
 
 def test_all_formats_of_all_photos_mirror_the_tree(photos, tmp_path, capsys):
     out = tmp_path / "new" / "out"
-    report = predict_files(luminance, inputs_of(photos), out, list(FORMATS), fov=60.0)
+    report = predict_files(lambda: luminance, inputs_of(photos), out, list(FORMATS), fov=60.0)
     names = [f"{name}{format.suffix}" for name in ("a.png", "b.png", "sub/a.png") for format in FORMATS.values()]
     sidecars = [name + ".json" for name in names if name.endswith(".png16.png")]
     assert files_in(out) == sorted(names + sidecars)
@@ -62,9 +63,9 @@ def test_all_formats_of_all_photos_mirror_the_tree(photos, tmp_path, capsys):
 
 FAILURES = {
     "bad": (Dav2Error("damaged: download it again"), "damaged: download it again"),
-    "memory": (MemoryError(), "not enough memory: use a smaller --input-size or a smaller --model"),
-    "device": (RuntimeError("RESOURCE_EXHAUSTED: 9 GB"), "not enough memory: use a smaller --input-size"),
-    "bomb": (Image.DecompressionBombError("3 Gpx"), "too many pixels: raise --max-pixels"),
+    "memory": (MemoryError(), "not enough memory: use a smaller input_size (--input-size) or model (--model)"),
+    "device": (RuntimeError("RESOURCE_EXHAUSTED: 9 GB"), "not enough memory: use a smaller input_size"),
+    "bomb": (Image.DecompressionBombError("3 Gpx"), "too many pixels: raise max_pixels (--max-pixels)"),
     "unknown": (Image.UnidentifiedImageError("?"), "not an image that Pillow can read: check the file"),
     "full": (OSError(errno.ENOSPC, "No space left on device"), "no space left for its outputs"),
     "denied": (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "Permission denied (/x/y): check that"),
@@ -78,7 +79,7 @@ def test_a_photo_that_fails_costs_one_line(error, photos, tmp_path, capsys):
             raise FAILURES[error][0]
         return luminance(path)
 
-    report = predict_files(fails_once, inputs_of(photos), tmp_path / "out", ["npy"])
+    report = predict_files(lambda: fails_once, inputs_of(photos), tmp_path / "out", ["npy"])
     assert (report.written, report.failed) == (2, 1)
     assert files_in(tmp_path / "out") == ["a.png.npy", "sub/a.png.npy"]
     line = report.failures[0]
@@ -92,12 +93,13 @@ def test_the_path_is_named_once(photos, tmp_path):
     def refuse(path):
         raise Dav2Error(f"{path}: not an image: check it")
 
-    report = predict_files(refuse, inputs_of(photos)[:1], tmp_path / "out", ["npy"])
+    report = predict_files(lambda: refuse, inputs_of(photos)[:1], tmp_path / "out", ["npy"])
     assert report.failures == (f"{photos / 'a.png'}: not an image: check it",)
 
 
 def test_problems_of_the_arguments_count_as_failures(photos, tmp_path, capsys):
-    report = predict_files(luminance, inputs_of(photos), tmp_path / "out", ["npy"], problems=["x: no such file: check"])
+    problems = ["x: no such file: check"]
+    report = predict_files(lambda: luminance, inputs_of(photos), tmp_path / "out", ["npy"], problems=problems)
     assert (report.written, report.failed) == (3, 1)
     assert capsys.readouterr().err == "x: no such file: check\n"
 
@@ -111,7 +113,7 @@ def test_a_bug_and_an_interrupt_come_through(photos, tmp_path, capsys):
             return luminance(path)
 
         with pytest.raises(type(error)):
-            predict_files(fails_second, inputs_of(photos), tmp_path / "out", ["npy"])
+            predict_files(lambda: fails_second, inputs_of(photos), tmp_path / "out", ["npy"])
         assert files_in(tmp_path / "out") == ["a.png.npy"]
 
 
@@ -123,29 +125,52 @@ def test_skip_existing_asks_for_all_formats_and_for_content(photos, tmp_path):
         return luminance(path)
 
     inputs = inputs_of(photos)
-    predict_files(counted, inputs, out, ["npy", "color"])
+    predict_files(lambda: counted, inputs, out, ["npy", "color"])
     (out / "a.png.npy").unlink()
     (out / "b.png.color.png").write_bytes(b"")
     kept = (out / "sub/a.png.npy").stat().st_mtime_ns
     asked.clear()
-    report = predict_files(counted, inputs, out, ["npy", "color"], skip_existing=True)
+    report = predict_files(lambda: counted, inputs, out, ["npy", "color"], skip_existing=True)
     assert asked == ["a.png", "b.png"]
     assert (report.written, report.skipped, report.failed) == (2, 1, 0)
     assert (out / "sub/a.png.npy").stat().st_mtime_ns == kept
-    assert predict_files(counted, inputs, out, ["npy", "color"]).written == 3  # without the flag all is done again
+    again = predict_files(lambda: counted, inputs, out, ["npy", "color"])  # without the flag
+    assert (again.written, again.skipped) == (3, 0)
+
+
+def test_nothing_is_loaded_when_there_is_nothing_to_predict(photos, tmp_path, capsys):
+    def never():
+        raise AssertionError("loaded")
+
+    predict_files(lambda: luminance, inputs_of(photos), tmp_path / "out", ["npy"])
+    report = predict_files(never, inputs_of(photos), tmp_path / "out", ["npy"], skip_existing=True)
+    assert (report.written, report.skipped, report.failed) == (0, 3, 0)
+    assert predict_files(never, [], tmp_path / "out", ["npy"], problems=["x: no such file: check"]).failed == 1
+
+
+def test_a_model_that_does_not_load_is_no_failure_of_a_photo(photos, tmp_path):
+    def refuse():
+        raise Dav2Error("gone: no such model")
+
+    with pytest.raises(Dav2Error, match="gone: no such model"):
+        predict_files(refuse, inputs_of(photos), tmp_path / "out", ["npy"])
+
+
+def test_a_photo_may_have_the_name_that_a_message_begins_with():
+    assert explain(Dav2Error("a point cloud needs"), Path("a"), Path("out")) == "a: a point cloud needs"
 
 
 def test_photos_that_differ_in_extension_only_do_not_meet(tmp_path):
     for name, value in (("x.png", 10), ("x.bmp", 200)):
         Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(tmp_path / name)
-    predict_files(luminance, inputs_of(tmp_path), tmp_path / "out", ["npy"])
+    predict_files(lambda: luminance, inputs_of(tmp_path), tmp_path / "out", ["npy"])
     assert np.load(tmp_path / "out/x.png.npy")[0, 0] == 10
     assert np.load(tmp_path / "out/x.bmp.npy")[0, 0] == 200
 
 
 def test_a_constant_map_is_written_with_a_note(tmp_path, capsys):
     Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "black.png")
-    report = predict_files(luminance, inputs_of(tmp_path), tmp_path / "out", ["color", "png16"])
+    report = predict_files(lambda: luminance, inputs_of(tmp_path), tmp_path / "out", ["color", "png16"])
     assert (report.written, report.failed) == (1, 0)
     assert "black.png: note: the depth map is constant" in capsys.readouterr().err
     assert np.unique(Depth.load(tmp_path / "out/black.png.png16.png").values).tolist() == [9.0]
@@ -156,13 +181,14 @@ def test_a_point_cloud_takes_the_focal_length_of_the_user_before_that_of_the_pho
         depth = luminance(path)
         return Depth(depth.values + 1, "metres", depth.image, focal_length=77.0 if path.name == "a.png" else None)
 
-    report = predict_files(with_exif, inputs_of(photos), tmp_path / "out", ["npz", "ply"])
+    report = predict_files(lambda: with_exif, inputs_of(photos), tmp_path / "out", ["npz", "ply"])
     assert (report.written, report.failed) == (2, 1)
     assert "b.png: a point cloud needs the camera's focal length" in report.failures[0]
+    assert report.failures[0].endswith(" (already written: npz)")
     assert "--focal-length" in report.failures[0]
     assert "--fov" in report.failures[0]
     assert Depth.load(tmp_path / "out/a.png.npz").focal_length == 77.0
-    report = predict_files(with_exif, inputs_of(photos), tmp_path / "out", ["npz", "ply"], focal_length=99.0)
+    report = predict_files(lambda: with_exif, inputs_of(photos), tmp_path / "out", ["npz", "ply"], focal_length=99.0)
     assert report.failed == 0
     assert Depth.load(tmp_path / "out/a.png.npz").focal_length == 99.0
 
@@ -172,7 +198,7 @@ def test_a_point_cloud_takes_the_focal_length_of_the_user_before_that_of_the_pho
     [
         ({"formats": []}, "no output format"),
         ({"formats": ["npy", "tiff"]}, "unknown format 'tiff'"),
-        ({"focal_length": 5.0, "fov": 60.0}, "both --focal-length and --fov"),
+        ({"focal_length": 5.0, "fov": 60.0}, "are both given"),
         ({"fov": 200.0}, "between 0 and 180"),
     ],
 )
@@ -181,16 +207,16 @@ def test_impossible_requests_stop_before_the_first_photo(arguments, message, pho
         raise AssertionError("a photo was read")
 
     with pytest.raises(Dav2Error, match=message):
-        predict_files(never, inputs_of(photos), tmp_path / "out", **({"formats": ["npy"]} | arguments))
+        predict_files(lambda: never, inputs_of(photos), tmp_path / "out", **({"formats": ["npy"]} | arguments))
     (tmp_path / "file").touch()
     with pytest.raises(Dav2Error, match="is a file: name a folder with --out"):
-        predict_files(never, inputs_of(photos), tmp_path / "file", ["npy"])
+        predict_files(lambda: never, inputs_of(photos), tmp_path / "file", ["npy"])
 
 
 def test_an_output_folder_blocked_by_a_file_fails_its_photos_only(photos, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/sub").touch()
-    report = predict_files(luminance, inputs_of(photos), tmp_path / "out", ["npy"])
+    report = predict_files(lambda: luminance, inputs_of(photos), tmp_path / "out", ["npy"])
     assert (report.written, report.failed) == (2, 1)
     assert report.failures[0].startswith(f"{photos / 'sub/a.png'}: File exists ({tmp_path / 'out/sub'})")
 
@@ -216,7 +242,8 @@ def test_when_nothing_fits_each_photo_costs_one_line(tmp_path):
     """A limit of the kernel on file size stands for a full disk: both make write() fail half-way."""
     program = textwrap.dedent(PROGRAM) + textwrap.dedent("""
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        report = predict_files(predict, inputs(["large.jpg", "small.jpg", "huge.jpg"]), Path("out"), ["npy", "exr"])
+        photos = inputs(["large.jpg", "small.jpg", "huge.jpg"])
+        report = predict_files(lambda: predict, photos, Path("out"), ["npy", "exr"])
         sys.exit(report.failed)
     """)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -232,7 +259,7 @@ def test_a_job_that_is_stopped_leaves_whole_files_only(number, tmp_path):
     program = textwrap.dedent(PROGRAM) + textwrap.dedent("""
         import signal
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for its background jobs
-        predict_files(predict, inputs(f"{n}.jpg" for n in range(1_000)), Path("out"), ["npy", "npz", "png16"])
+        predict_files(lambda: predict, inputs(f"{n}.jpg" for n in range(1_000)), Path("out"), ["npy", "npz", "png16"])
     """)
     with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as job:
         deadline = time.monotonic() + 60
@@ -258,10 +285,10 @@ def test_a_job_that_is_stopped_leaves_whole_files_only(number, tmp_path):
 
 
 def test_the_bar_is_for_terminals_only(photos, tmp_path, capsys, monkeypatch):
-    predict_files(luminance, inputs_of(photos), tmp_path / "out", ["npy"])
+    predict_files(lambda: luminance, inputs_of(photos), tmp_path / "out", ["npy"])
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    predict_files(luminance, inputs_of(photos), tmp_path / "out", ["npy"])
+    predict_files(lambda: luminance, inputs_of(photos), tmp_path / "out", ["npy"])
     assert "3/3" in capsys.readouterr().err
-    predict_files(luminance, inputs_of(photos), tmp_path / "out", ["npy"], progress=False)
+    predict_files(lambda: luminance, inputs_of(photos), tmp_path / "out", ["npy"], progress=False)
     assert capsys.readouterr().err == ""

@@ -1,12 +1,16 @@
 """The way in and out, against OpenCV and PyTorch, and every kind of picture people have."""
 
 import io
+import struct
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.preprocess import network_size, postprocess, preprocess, read_image
@@ -32,7 +36,7 @@ def test_size_rule(size, input_size, expected):
 
 
 def test_sizes_that_are_refused():
-    with pytest.raises(Dav2Error, match=r"200,318 patches.*--input-size"):
+    with pytest.raises(Dav2Error, match=r"200,318 patches.*smaller input_size \(--input-size\)"):
         network_size(200, 29263, 518)
     with pytest.raises(Dav2Error, match="at least 14"):
         network_size(480, 640, 13)
@@ -148,13 +152,75 @@ def test_bad_files(tmp_path):
         read_image(tmp_path / "missing.jpg")
     with pytest.raises(Dav2Error, match="is a folder"):
         read_image(tmp_path)
+    with pytest.raises(Dav2Error) as caught:
+        read_image(str(tmp_path / "truncated.jpg"))
+    assert str(caught.value).startswith(f"{tmp_path / 'truncated.jpg'}: damaged or unreadable image (")
+    assert str(caught.value).count("truncated.jpg") == 1
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(Dav2Error, match="floating-point"):
         read_image(tmp_path / "float.tiff")
 
 
+@pytest.mark.parametrize("error", [RuntimeError("codec gave up"), ZeroDivisionError(), struct.error("short")])
+def test_whatever_a_codec_raises_is_a_damaged_image(error, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error
+
+    RGB.save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(Dav2Error, match=r"a\.png: damaged or unreadable image \(\w.*\): check the file"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif(tmp_path):
+    data = bytearray(saved(RGB.resize((300, 200)), "AVIF").getvalue())
+    start = data.index(b"mdat") + 4
+    data[start : start + 200] = bytes(200)
+    (tmp_path / "a.avif").write_bytes(data)
+    with pytest.raises(Dav2Error, match=r"a\.avif: damaged"):
+        read_image(tmp_path / "a.avif")
+
+
+def test_a_truncated_file_that_pil_has_opened(tmp_path):
+    good = saved(RGB.resize((300, 200)), "JPEG").getvalue()
+    with pytest.raises(Dav2Error, match=r"^damaged or unreadable image"):
+        read_image(Image.open(io.BytesIO(good[: len(good) // 2])))
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
     RGB.save(tmp_path / "bomb.png")
-    with pytest.raises(Dav2Error, match=r"30 x 20 = 600 pixels are over the limit of 599: raise --max-pixels"):
+    with pytest.raises(Dav2Error, match=r"600 pixels are over the limit of 599: raise max_pixels \(--max-pixels\)"):
         read_image(tmp_path / "bomb.png", max_pixels=599)
     read_image(tmp_path / "bomb.png", max_pixels=600)
+
+
+def test_max_pixels_decides_and_not_the_limit_of_pillow(tmp_path, monkeypatch):
+    RGB.save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it raises for more than twice this
+    read_image(tmp_path / "bomb.png", max_pixels=600)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(Dav2Error, match=r"bomb\.png: more pixels than the limit of 150: raise max_pixels"):
+        read_image(tmp_path / "bomb.png", max_pixels=150)
+
+
+def test_settings_of_the_process_are_left_alone(tmp_path, monkeypatch):
+    """By eight threads that overlap, and at any time for other users of Pillow."""
+    RGB.save(tmp_path / "photo.png")
+    limit, filters, seen = Image.MAX_IMAGE_PIXELS, list(warnings.filters), []
+    pillow_open = Image.open
+
+    def slow_open(*arguments):
+        seen.append(Image.MAX_IMAGE_PIXELS)
+        time.sleep(0.002 * (len(seen) % 3))
+        return pillow_open(*arguments)
+
+    monkeypatch.setattr(Image, "open", slow_open)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_image, [tmp_path / "photo.png"] * 32))
+    assert set(seen) == {limit}
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert warnings.filters == filters
