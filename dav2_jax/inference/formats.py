@@ -105,10 +105,12 @@ def write_png16(depth: Depth, path: Path) -> None:
 
 def write_npy(depth: Depth, path: Path) -> None:
     """(H, W) float32, the values and nothing else."""
-    data = io.BytesIO()  # np.save to a file says on a full disk how much it wrote, and not why
+    # np.save to a file says on a full disk how much it wrote, and not why. getvalue() makes no copy, and a getbuffer()
+    # that an exception keeps alive crashes the garbage collector of Python 3.12.1.
+    data = io.BytesIO()
     np.save(data, depth.values)
     with atomic(path) as temporary:
-        temporary.write_bytes(data.getbuffer())
+        temporary.write_bytes(data.getvalue())
 
 
 def write_npz(depth: Depth, path: Path) -> None:
@@ -117,7 +119,7 @@ def write_npz(depth: Depth, path: Path) -> None:
     data = io.BytesIO()  # a zip file that fails half-way (full disk) complains again when it is collected
     np.savez_compressed(data, depth=depth.values, unit=np.array(depth.unit), **known)
     with atomic(path) as temporary:
-        temporary.write_bytes(data.getbuffer())
+        temporary.write_bytes(data.getvalue())
 
 
 def write_exr(depth: Depth, path: Path) -> None:
