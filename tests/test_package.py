@@ -1,5 +1,6 @@
 """The package as it is installed: cheap to import, silent about devices, whole."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,8 +50,13 @@ def test_convert_and_configs_ship_inside_the_package(tmp_path):
     import zipfile
 
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(root)]
-    subprocess.run(command, check=True, capture_output=True)
+    source = tmp_path / "source"
+    for name in ("dav2_jax", "convert", "configs"):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*command, str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
