@@ -206,7 +206,7 @@ def new_folder(path: Path, *, overwrite: bool = False):
             old = folder.with_suffix(".old")
             path.rename(old)
             folder.rename(path)
-            shutil.rmtree(old)
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)
         else:
             folder.rename(path)
     except OSError as error:

@@ -137,6 +137,16 @@ def test_only_our_own_folders_are_replaced(folder, monkeypatch):
         checkpoint.save(folder.parent / "file", HEADER, params(), overwrite=True)
 
 
+def test_replacing_a_link_leaves_what_it_points_to(folder):
+    link = folder.parent / "link.ckpt"
+    link.symlink_to(folder)
+    checkpoint.save(link, HEADER, params(np.float16), overwrite=True)
+    assert not link.is_symlink()
+    assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.load_arrays(link, HEADER.model))} == {np.dtype("f2")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.load_arrays(folder, HEADER.model))} == {np.dtype("f4")}
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["link.ckpt", "tiny.ckpt"]
+
+
 def test_a_full_disk_and_a_bad_place_are_one_line(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
