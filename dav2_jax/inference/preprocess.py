@@ -11,8 +11,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps
+from scipy import sparse
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model import ops
@@ -165,15 +168,36 @@ def preprocess(image: np.ndarray, input_size: int = 518) -> np.ndarray:
 
     The cubic overshoots 0..1 at edges and is not clipped, as in the official code.
     """
-    height, width = network_size(*image.shape[:2], input_size)
-    x = np.asarray(image, np.float32) / np.float32(255)
-    x = ops.resample(x, ops.cubic_taps(x.shape[0], height), axis=0)
-    x = ops.resample(x, ops.cubic_taps(x.shape[1], width), axis=1)
-    return (x - MEAN) / STD
+    height, width = image.shape[:2]
+    net_height, net_width = network_size(height, width, input_size)
+    rows = _matrix(ops.cubic_taps(height, net_height), height)
+    columns = _matrix(ops.cubic_taps(width, net_width), width)
+    x = rows @ image.reshape(height, width * 3).astype(np.float32)  # [H', W * 3]
+    x = x.reshape(net_height, width, 3).transpose(1, 0, 2).reshape(width, net_height * 3)
+    x = (columns @ x).reshape(net_width, net_height, 3).transpose(1, 0, 2)
+    return np.ascontiguousarray(x * (1 / (255 * STD)) - MEAN / STD)
 
 
 def postprocess(depth: np.ndarray, height: int, width: int) -> np.ndarray:
     """The network's output [H', W'] -> float32 [height, width], bilinear with corners aligned."""
     x = np.asarray(depth, np.float32)
-    x = ops.resample(x, ops.linear_taps(x.shape[0], height), axis=0)
-    return ops.resample(x, ops.linear_taps(x.shape[1], width), axis=1)
+    columns = _matrix(ops.linear_taps(x.shape[1], width), x.shape[1])
+    rows = _matrix(ops.linear_taps(x.shape[0], height), x.shape[0])
+    return rows @ np.ascontiguousarray((columns @ x.T).T)
+
+
+def _matrix(taps: ops.ResizeTaps, size_in: int) -> sparse.csr_array:
+    """The resize of one axis as a sparse matrix [out, in]: several times faster than gathering in NumPy."""
+    out, count = taps.index.shape
+    ends = np.arange(0, out * count + 1, count, dtype=np.int32)
+    weight = taps.weight.astype(np.float32).ravel()
+    return sparse.csr_array((weight, taps.index.ravel(), ends), shape=(out, size_in))
+
+
+def preprocess_on_device(images: jax.Array, input_size: int = 518) -> jax.Array:
+    """uint8 [B, H, W, 3] -> float32 [B, H', W', 3]: `preprocess` under `jit`."""
+    height, width = images.shape[1:3]
+    net_height, net_width = network_size(height, width, input_size)
+    x = ops.resample(images.astype(jnp.float32), ops.cubic_taps(height, net_height), axis=1)
+    x = ops.resample(x, ops.cubic_taps(width, net_width), axis=2)
+    return x * (1 / (255 * STD))[None, None, None] - (MEAN / STD)[None, None, None]
