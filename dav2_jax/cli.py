@@ -101,9 +101,13 @@ def predict(
         arg(
             metavar="PIXELS",
             help="Shorter side at which the model sees the photo, rounded to patches of 14. Larger: finer edges, and "
-            "time and memory grow steeply. Outputs always have the size of the photo.",
+            "time and memory grow steeply.",
         ),
     ] = 518,
+    resize: Annotated[
+        Literal["photo", "network"],
+        arg(help="Size of the outputs: that of the photo, or the smaller one at which the network saw it."),
+    ] = "photo",
     dtype: Annotated[
         Literal["float32", "bfloat16"],
         arg(help="float32: the exact numbers of the official code. bfloat16: faster on TPU and GPU, less exact."),
@@ -127,12 +131,47 @@ def predict(
     skip_existing: Annotated[
         bool, arg(help="Pass over photos whose outputs are all there, to go on after a stop.")
     ] = False,
+    batch_size: Annotated[
+        int | None,
+        arg(
+            metavar="PHOTOS",
+            help="Photos of one shape that go through the model together, on all devices of this machine.",
+            help_behavior_hint="(default: 1 on a CPU, 8 a device elsewhere)",
+        ),
+    ] = None,
     max_pixels: Annotated[
         int, arg(metavar="COUNT", help="Refuse photos of more pixels than this, width x height.")
     ] = 178_956_970,
     kind: Kind = None,
     max_depth: MaxDepth = None,
     taps: Taps = None,
+    distributed: Annotated[
+        bool, arg(help="One of several processes with the same command line, which share the photos; see below.")
+    ] = False,
+    coordinator: Annotated[
+        str | None,
+        arg(
+            metavar="HOST:PORT",
+            help="With --distributed: where process 0 is found.",
+            help_behavior_hint="(default: TPU pods, Slurm, Open MPI and Kubernetes tell)",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        arg(
+            metavar="COUNT",
+            help="With --coordinator: how many processes there are.",
+            help_behavior_hint="(default: likewise)",
+        ),
+    ] = None,
+    process: Annotated[
+        int | None,
+        arg(
+            metavar="NUMBER",
+            help="With --coordinator: which one this is, from 0.",
+            help_behavior_hint="(default: likewise)",
+        ),
+    ] = None,
 ) -> int:
     """Photos to depth: pictures, arrays or point clouds.
 
@@ -145,6 +184,9 @@ def predict(
 
     A photo that fails costs one line and the others go on; the exit code says how many failed (125: that many or more).
     Files are whole or not there, whatever happens.
+
+    Several machines: start the same command with --distributed on each. Each one writes its share of the photos, to the
+    same folder or to its own, and the first one sums up.
     """
     if not inputs:
         raise Dav2Error("no photo given: dav2 predict PHOTO ..., and dav2 predict --help for all it can take")
@@ -152,14 +194,28 @@ def predict(
     from dav2_jax.inference.inputs import find_inputs
     from dav2_jax.inference.job import predict_files
     from dav2_jax.inference.preprocess import check_input_size
+    from dav2_jax.inference.programs import keep_programs
 
     check_input_size(input_size)
+    if batch_size is not None and batch_size < 1:
+        raise Dav2Error(f"--batch-size {batch_size}: give at least 1")
+    photos, problems = find_inputs(inputs)
+    first = True
+    distributed = distributed or not (coordinator is processes is process is None)
+    if distributed:
+        from dav2_jax import sharding
+
+        sharding.initialize(coordinator, processes, process)
+        sharding.check_same("photos", [str(photo.relative) for photo in photos])
+        photos, first = sharding.my_share(photos), sharding.is_first()
+    models = []
 
     def load():
-        loaded = hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps)
-        return partial(loaded.predict, input_size=input_size, max_pixels=max_pixels)
+        keep_programs(hub.cache_folder() / "programs")
+        models.append(hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps))
+        options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
+        return partial(models[0].stream, **options)
 
-    photos, problems = find_inputs(inputs)
     report = predict_files(
         load,
         photos,
@@ -168,8 +224,13 @@ def predict(
         skip_existing=skip_existing,
         focal_length=focal_length,
         fov=fov,
-        problems=problems,
+        problems=problems if first else (),
     )
+    report = report.merged() if distributed else report
+    if first:
+        print(report)
+        for loaded in models:
+            print(f"{report.seconds:.1f} s, {loaded.programs}")
     return min(report.failed, 125)
 
 

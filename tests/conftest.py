@@ -5,6 +5,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # the command line would keep its programs for the user
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 import jax
@@ -14,6 +15,9 @@ import seeded
 
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.torch_writer import write_torch_file
+from dav2_jax.inference.predictor import Model
+from dav2_jax.model import depth_anything
+from dav2_jax.model.config import ModelConfig
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -55,6 +59,16 @@ def tiny_hf(tmp_path_factory):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Model:
+    """A model of four narrow blocks with fresh weights, whose disparity varies and is positive."""
+    config = ModelConfig("tiny", 48, 4, 3, "mlp", 16, (8, 16, 24, 32), (0, 1, 2, 3))
+    params = jax.jit(depth_anything.init, static_argnums=0)(config, jax.random.key(0))
+    last = params["depth_head"]["scratch"]["output_conv2"]["2"]
+    last["kernel"], last["bias"] = abs(last["kernel"]), last["bias"] * 0 + 0.1
+    return Model(config, params)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import dav2_jax
 from dav2_jax import cli, hub
 from dav2_jax.convert.recognise import Told
 from dav2_jax.errors import Dav2Error
+from dav2_jax.inference import pipeline
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.predictor import Model
@@ -47,11 +49,17 @@ def model(monkeypatch):
     calls = []
 
     class Luminance:
-        def predict(self, path, **options):
-            inspect.signature(Model.predict).bind(self, path, **options)
-            calls.append(("predict", Path(path).name, options))
-            image, _ = read_image(path)
-            return Depth(image.mean(axis=-1, dtype=np.float32), "disparity", image)
+        programs = "of which 0.0 s for compiling"
+
+        def stream(self, photos, finish, **options):
+            inspect.signature(Model.stream).bind(self, photos, finish, **options)
+
+            def prepare(path):
+                calls.append(("predict", Path(path).name, options))
+                image, _ = read_image(path)
+                return np.zeros(1), Depth(image.mean(axis=-1, dtype=np.float32), "disparity", image)
+
+            return pipeline.run(photos, prepare, np.stack, lambda path, depth, _: finish(path, depth))
 
     load_signature = inspect.signature(hub.load)
 
@@ -64,6 +72,9 @@ def model(monkeypatch):
 
     monkeypatch.setattr(hub, "load", load)
     return calls
+
+
+DEFAULTS = {"input_size": 518, "max_pixels": 178_956_970, "resize": "photo", "batch_size": None}
 
 
 def run(line):
@@ -81,19 +92,23 @@ def test_predict_with_defaults(model, capsys):
     assert cli.main(["predict", "photo.png"]) == 0
     assert model == [
         ("load", "small", {"dtype": "float32", "kind": None, "max_depth": None, "taps": None}),
-        ("predict", "photo.png", {"input_size": 518, "max_pixels": 178_956_970}),
+        ("predict", "photo.png", DEFAULTS),
     ]
     assert [path.name for path in Path("depth").iterdir()] == ["photo.png.color.png"]
-    assert capsys.readouterr().out == "1 written, 0 skipped, 0 failed; outputs are in depth\n"
+    assert re.fullmatch(
+        r"1 written, 0 skipped, 0 failed; outputs are in depth\n\d+\.\d s, of which 0\.0 s for compiling\n",
+        capsys.readouterr().out,
+    )
 
 
 def test_predict_passes_every_flag_on(model):
     write_photo("in/a.png")
     weights = "--model m.pth --dtype bfloat16 --kind metric --max-depth 20 --taps v1"
-    assert run(f"predict in --out o --input-size 266 --format npz ply --fov 90 --max-pixels 1000 {weights}") == 0
+    sizes = "--input-size 266 --max-pixels 1000 --resize network --batch-size 4"
+    assert run(f"predict in --out o --format npz ply --fov 90 {sizes} {weights}") == 0
     assert model == [
         ("load", "m.pth", {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}),
-        ("predict", "a.png", {"input_size": 266, "max_pixels": 1000}),
+        ("predict", "a.png", {"input_size": 266, "max_pixels": 1000, "resize": "network", "batch_size": 4}),
     ]
     assert {path.name for path in Path("o").iterdir()} == {"a.png.npz", "a.png.ply"}
     assert Depth.load("o/a.png.npz").focal_length == pytest.approx(6.0)
@@ -113,7 +128,7 @@ def test_the_exit_code_of_predict_counts_failures(model, capsys):
         shown.err
         == "missing.png: no such file or folder: check the path\nbad.png: not an image that Pillow can read (8 bytes)\n"
     )
-    assert shown.out == "1 written, 0 skipped, 2 failed; outputs are in depth\n"
+    assert shown.out.splitlines()[0] == "1 written, 0 skipped, 2 failed; outputs are in depth"
     assert cli.main(["predict", "good.png", *(f"{n}.png" for n in range(300))]) == 125
 
 
@@ -133,6 +148,9 @@ def test_predict_without_a_photo_loads_no_model(model, capsys):
         ("--out photo.png", "photo.png: is a file: name a folder with --out"),
         ("--input-size 5", "input_size (--input-size) 5 is less than one patch: "),
         ("--format", "no output format: "),
+        ("--batch-size 0", "--batch-size 0: give at least 1"),
+        ("--processes 2", "--coordinator, --processes and --process belong together: "),
+        ("--coordinator localhost:1 --processes 2 --process 2", "--process 2: processes are numbered from 0 to 1"),
     ],
 )
 def test_options_are_checked_before_the_model_is_loaded(options, line, model, capsys):

@@ -10,9 +10,11 @@ import errno
 import io
 import json
 import os
+import platform
+import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +33,8 @@ RELATIVE_PLY = (
     "proportions: use a metric model (such as metric-indoor-small) for a point cloud in metres"
 )
 
+_HOST = re.sub(r"[^\w.]", "_", platform.node()) or "host"  # a folder may be shared, and process numbers are not
+
 _MILLIMETRES = 0.001  # metres a step, as NYU Depth V2: reaches 65.535 m
 _KITTI_STEP = 1 / 256  # metres a step, as KITTI: reaches 255.996 m
 _LARGEST_IN_MILLIMETRES = 65.0  # metres
@@ -42,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     An OSError of the block names `path`, not the temporary file, of which nobody knows.
     """
-    temporary = path.with_name(f".dav2-{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    temporary = path.with_name(f".dav2-{_HOST}-{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
@@ -52,6 +56,27 @@ def atomic(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary), temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Deletes the temporary files of `atomic` that processes of this machine left in these folders when killed."""
+    for folder in folders:
+        for temporary in folder.glob(f".dav2-{_HOST}-*-*.tmp"):
+            process = temporary.name.removeprefix(f".dav2-{_HOST}-").partition("-")[0]
+            if process.isdecimal() and not _is_running(int(process)):
+                temporary.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # no way to ask: signal 0 is Ctrl-C on Windows
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
 
 
 def write_color(depth: Depth, path: Path) -> None:

@@ -1,34 +1,44 @@
 """Many photos to many files: predict, write, go on when one fails, and count.
 
-What a user reads: a progress bar on a terminal, one line for each photo that failed, one summary.
+Files are written by the threads of the pipeline while the device goes on.
+
+What a user reads: a progress bar on a terminal, and one line for each photo that failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.depth import Depth
-from dav2_jax.inference.formats import FORMATS
+from dav2_jax.inference.formats import FORMATS, remove_leftovers
 from dav2_jax.inference.geometry import choose_focal
 from dav2_jax.inference.inputs import Input
+from dav2_jax.inference.pipeline import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of the photos. `failures` holds one line each, "path: what: what to do"; `str(report)` sums up."""
+    """What became of the photos. `failures` holds one line each, "path: what: what to do"; `str(report)` sums up.
+
+    seconds  from the first photo to the last, compiling included, loading the model not
+    """
 
     out: Path
     written: int
     skipped: int
     failures: tuple[str, ...]
+    seconds: float = 0.0
 
     @property
     def failed(self) -> int:
@@ -37,9 +47,25 @@ class Report:
     def __str__(self) -> str:
         return f"{self.written} written, {self.skipped} skipped, {self.failed} failed; outputs are in {self.out}"
 
+    def merged(self) -> Report:
+        """The report of all processes of a run together; each must call it."""
+        from dav2_jax import sharding
+
+        reports = sharding.gather(dataclasses.asdict(self) | {"out": str(self.out)})
+        return Report(
+            self.out,
+            sum(report["written"] for report in reports),
+            sum(report["skipped"] for report in reports),
+            tuple(line for report in reports for line in report["failures"]),
+            max(report["seconds"] for report in reports),
+        )
+
+
+Stream = Callable[[Iterable[Path], Callable[[Path, Depth], Any]], Iterator[Outcome]]
+
 
 def predict_files(
-    load: Callable[[], Callable[[Path], Depth]],
+    load: Callable[[], Stream],
     inputs: Sequence[Input],
     out: Path,
     formats: Sequence[str],
@@ -52,11 +78,11 @@ def predict_files(
 ) -> Report:
     """Predict each input and write it in all formats to out / (input.relative + the suffix of the format).
 
-    load           gives the function from path to Depth, which raises Dav2Error for a photo that it cannot take. Called
+    load           gives the function that predicts: `Model.stream` with its options filled in, or the like. Called
                    once, after all else was checked, and not at all when there is nothing to predict: models are large.
     skip_existing  pass over a photo all of whose outputs exist and are not empty.
     focal_length   pixels, or fov, degrees from left to right: for every photo, in place of what its EXIF data say.
-    progress       show a bar on a terminal (there is none elsewhere); the summary goes to stdout either way.
+    progress       show a bar on a terminal (there is none elsewhere).
     problems       lines of `find_inputs`; they are shown and counted as failures, as if found here.
 
     A photo that fails (unreadable, too large, full disk) costs one line on stderr and the rest go on. Any other
@@ -65,7 +91,6 @@ def predict_files(
     """
     _check(out, formats, focal_length, fov)
     failures, written = [], 0
-    seen: set[str] = set()  # warnings already shown
 
     def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
@@ -76,39 +101,64 @@ def predict_files(
 
     for line in problems:
         fail(line)
-    jobs = [(item, {name: out / f"{item.relative}{FORMATS[name].suffix}" for name in formats}) for item in inputs]
-    todo = [job for job in jobs if not (skip_existing and _are_there(job[1].values()))]
+    jobs = {item.path: {name: out / f"{item.relative}{FORMATS[name].suffix}" for name in formats} for item in inputs}
+    todo = [path for path, outputs in jobs.items() if not (skip_existing and _are_there(outputs.values()))]
     skipped = len(jobs) - len(todo)
-    predict = load() if todo else None
+    remove_leftovers({path.parent for photo in todo for path in jobs[photo].values()})
+
+    def write(photo: Path, depth: Depth) -> tuple[bool, list[str], Exception | None]:
+        """(whether the map is constant, formats written, what stopped the others); in a worker thread"""
+        finished: list[str] = []
+        try:
+            focal = choose_focal(focal_length, fov, width=depth.shape[1], known=depth.focal_length)
+            depth = dataclasses.replace(depth, focal_length=focal)
+            for name, path in jobs[photo].items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                FORMATS[name].write(depth, path)
+                finished.append(name)
+        except Exception as error:
+            return False, finished, error
+        return depth.is_constant, finished, None
+
+    stream = load() if todo else None
     shown = progress and sys.stderr.isatty()
-    with tqdm(todo, initial=skipped, total=len(jobs), unit="photo", disable=not shown, dynamic_ncols=True) as bar:
-        for item, outputs in bar:
-            finished: list[str] = []
-            try:
-                depth = predict(item.path)
-                focal = choose_focal(focal_length, fov, width=depth.shape[1], known=depth.focal_length)
-                depth = dataclasses.replace(depth, focal_length=focal)
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always", UserWarning)
-                    for name, path in outputs.items():
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        FORMATS[name].write(depth, path)
-                        finished.append(name)
-            except Exception as error:
-                line = explain(error, item.path, out)
+    start = time.perf_counter()
+    with (
+        _warnings_as_notes(say),
+        tqdm(total=len(jobs), initial=skipped, unit="photo", disable=not shown, dynamic_ncols=True) as bar,
+    ):
+        for photo, value, error in stream(todo, write) if stream else ():
+            constant, finished, error = value or (False, [], error)
+            if error is not None:
+                line = explain(error, photo, out)
                 if line is None:
-                    raise
+                    raise error
                 fail(f"{line} (already written: {', '.join(finished)})" if finished else line)
-                continue
-            written += 1
-            if depth.is_constant:
-                say(f"{item.path}: note: the depth map is constant, so its pictures are one colour: check the photo")
-            for text in {str(warning.message) for warning in caught} - seen:
-                seen.add(text)
-                say(f"note: {text}")
-    report = Report(out, written, skipped, tuple(failures))
-    print(report)
-    return report
+            else:
+                written += 1
+                if constant:
+                    say(f"{photo}: note: the depth map is constant, so its pictures are one colour: check the photo")
+            bar.update()
+    return Report(out, written, skipped, tuple(failures), time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _warnings_as_notes(say: Callable[[str], None]) -> Iterator[None]:
+    """Each UserWarning of the block, from whatever thread, becomes one line, once.
+
+    Set for the whole block and not around each write: these settings belong to the process, not to a thread.
+    """
+    seen: set[str] = set()
+
+    def show(message, category, *_) -> None:
+        if str(message) not in seen:
+            seen.add(str(message))
+            say(f"note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _are_there(paths: Iterable[Path]) -> bool:

@@ -1,65 +1,166 @@
-"""A loaded model: parameters, the pure function that uses them, and `predict` from a photo to `Depth`."""
+"""A loaded model: parameters, the pure function that uses them, and `predict` from photos to `Depth`."""
 
+from __future__ import annotations
+
+import contextlib
 import functools
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.inference import pipeline
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.geometry import focal_from_exif
-from dav2_jax.inference.preprocess import MAX_PIXELS, postprocess, preprocess, read_image
-from dav2_jax.model import depth_anything
+from dav2_jax.inference.pipeline import Outcome
+from dav2_jax.inference.preprocess import MAX_PIXELS, postprocess, preprocess, preprocess_on_device, read_image
+from dav2_jax.inference.programs import Programs
+from dav2_jax.model import depth_anything, ops
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.depth_anything import Params
+from dav2_jax.sharding import inference_devices
+
+Resize = Literal["photo", "network"]
+
+ACCELERATOR_BATCH = 8  # photos a device; a CPU is busy with one
+
+
+class _Photo(NamedTuple):
+    image: np.ndarray  # uint8 [H, W, 3]
+    focal_length: float | None  # pixels
 
 
 class Model:
     """What `dav2_jax.load` returns.
 
-    config:  ModelConfig
-    params:  nested dict of float32 JAX arrays
-    dtype:   of the computation, float32 or bfloat16
-    licence: of the weights
-    fn:      fn(params, images) -> depth, [B, H, W, 3] float (normalised) -> [B, H, W] float32; pure and not jitted,
-             so `jax.jit`, `grad`, `vmap` and shard it yourself
+    config:   ModelConfig
+    params:   nested dict of float32 JAX arrays
+    dtype:    of the computation, float32 or bfloat16
+    licence:  of the weights
+    devices:  that batches are split over; by default all accelerators of this host, or the CPU
+    fn:       fn(params, images) -> depth, [B, H, W, 3] float (normalised) -> [B, H, W] float32; pure and not jitted,
+              so `jax.jit`, `grad`, `vmap` and shard it yourself
+    programs: what was compiled until now, and in how many seconds
     """
 
-    def __init__(self, config: ModelConfig, params: Params, *, dtype="float32", licence: str = "not stated"):
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Params,
+        *,
+        dtype="float32",
+        licence: str = "not stated",
+        devices: Sequence[jax.Device] | None = None,
+    ):
         if config.kind == "encoder":
             raise Dav2Error(
                 "these are the weights of a DINOv2 encoder alone, a start for training, without a head to predict depth"
             )
         self.config, self.params, self.licence = config, params, licence
         self.dtype = jnp.dtype(dtype)
+        self.devices = list(devices or inference_devices())
         self.fn = functools.partial(depth_anything.apply, config, dtype=self.dtype)
-        self._apply = jax.jit(self.fn)
-        self._taps = jax.jit(self._tap_stages)
+        self.programs = Programs(_with_kernels_in(self.dtype, params), self.devices)
 
     def __repr__(self) -> str:
         return f"Model({self.config.encoder}, {self.config.kind}, {self.config.unit}, {self.dtype})"
 
-    def predict(self, photo, *, input_size: int = 518, max_pixels: int = MAX_PIXELS) -> Depth | list[Depth]:
-        """Depth of a photo, at the photo's size.
+    def predict(
+        self,
+        photo,
+        *,
+        input_size: int = 518,
+        max_pixels: int = MAX_PIXELS,
+        resize: Resize = "photo",
+        batch_size: int | None = None,
+    ) -> Depth | list[Depth] | Iterator[Depth]:
+        """Depth of a photo, or of many.
 
-        photo: a path, a PIL image or a uint8 RGB array [H, W, 3]; a list or tuple of these gives a list.
+        photo: a path, a PIL image or a uint8 RGB array [H, W, 3]; a list or tuple of these gives a list, any other
+            iterable an iterator, which takes photos as it goes and holds a few at a time, in order.
         input_size: shorter side of what the network sees, in pixels; larger gives finer edges and costs more.
         max_pixels: photos of more pixels are refused.
+        resize: "photo" gives depth at the photo's size, "network" at the size at which the network saw it.
+        batch_size: photos in a batch, on all devices together; None: 1 on a CPU, 8 a device elsewhere. Only photos
+            that the network sees at the same size share one, so numbers do not depend on it.
         Raises Dav2Error, in one line, for a photo that cannot be read or is too large.
         """
-        if isinstance(photo, list | tuple):
-            return [self.predict(one, input_size=input_size, max_pixels=max_pixels) for one in photo]
-        image, focal_length, x = self._prepare(photo, input_size, max_pixels)
-        net = np.asarray(self._apply(self.params, x[None])[0])
-        return Depth(
-            postprocess(net, *image.shape[:2]),
-            self.config.unit,
-            image=image,
-            max_depth=self.config.max_depth,
-            focal_length=focal_length,
-        )
+        many = not _is_photo(photo)
+        photos = photo if many else [photo]
+        if isinstance(photos, list | tuple):
+            batch_size = min(self.batch_size if batch_size is None else batch_size, len(photos) or 1)
+        options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
+        depths = _values(self.stream(photos, **options))
+        if not many:
+            return next(depths)
+        return list(depths) if isinstance(photos, list | tuple) else depths
+
+    def stream(
+        self,
+        photos: Iterable,
+        finish: Callable[[Any, Depth], Any] = lambda photo, depth: depth,
+        *,
+        input_size: int = 518,
+        max_pixels: int = MAX_PIXELS,
+        resize: Resize = "photo",
+        batch_size: int | None = None,
+    ) -> Iterator[Outcome]:
+        """`predict` for long jobs: one Outcome (photo, value, error) for each photo, in order, with constant memory.
+
+        finish: (photo, depth) -> value, in a worker thread while the device goes on: write files here.
+        A photo that fails gives an Outcome with its error, and the rest go on. Arguments as in `predict`.
+        """
+        batch_size = self.batch_size if batch_size is None else batch_size
+        if batch_size < 1:
+            raise Dav2Error(f"batch_size (--batch-size) {batch_size}: give at least 1")
+        whole = -(-batch_size // len(self.devices)) * len(self.devices) if batch_size > 1 else 1
+
+        def prepare(photo):
+            image, focal_length, x = self._prepare(photo, input_size, max_pixels)
+            return x, _Photo(image, focal_length)
+
+        def forward(arrays):
+            batch = np.zeros((whole, *arrays[0].shape), np.float32)  # a batch in part runs the program of a full one
+            np.stack(arrays, out=batch[: len(arrays)])
+            return self.programs(self.fn, batch)
+
+        def to_depth(photo, prepared, net):
+            return finish(photo, self._depth(prepared, net, resize))
+
+        return pipeline.run(photos, prepare, forward, to_depth, batch_size=whole)
+
+    def predict_batch(self, images, *, input_size: int = 518, resize: Resize = "photo") -> jax.Array:
+        """Depth of a batch that is an array already, without leaving the device: [B, H, W, 3] -> [B, H, W] float32.
+
+        images: uint8 RGB, all of one size, in NumPy or on a device. Resizing and normalising run there as well, in the
+            same program. It returns before the device is done. Where B is a multiple of the number of devices, the
+            batch is split over them.
+        input_size, resize: as in `predict`; "network" gives [B, H', W'].
+        Raises Dav2Error for another dtype or shape.
+        """
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or 0 in images.shape:
+            raise Dav2Error(f"a batch must be uint8 RGB [B, H, W, 3], not {images.dtype} {list(images.shape)}")
+        return self.programs(self._whole(input_size, resize), images)
+
+    @functools.lru_cache  # noqa: B019  a program belongs to the function object, and both to this model
+    def _whole(self, input_size: int, resize: Resize):
+        def whole(params, images):
+            depth = self.fn(params, preprocess_on_device(images, input_size))
+            if resize == "photo":
+                depth = ops.resize_bilinear(depth[..., None], *images.shape[1:3])[..., 0]
+            return depth
+
+        return whole
+
+    @property
+    def batch_size(self) -> int:
+        """Photos in a batch unless the caller says otherwise."""
+        return 1 if self.devices[0].platform == "cpu" else ACCELERATOR_BATCH * len(self.devices)
 
     def features(self, photo, *, input_size: int = 518, max_pixels: int = MAX_PIXELS) -> tuple[jax.Array, ...]:
         """The encoder's four taps for one photo, each [h, w, D]: one token a 14 x 14 patch of the resized photo.
@@ -67,11 +168,15 @@ class Model:
         These are DINOv2's normalised patch features as depth training left them. Arguments and errors as in `predict`.
         """
         _, _, x = self._prepare(photo, input_size, max_pixels)
-        return tuple(tap[0] for tap in self._taps(self.params, x[None]))
+        return tuple(tap[0] for tap in self.programs(self._taps, x[None]))
 
-    def _tap_stages(self, params, images):
-        stages = depth_anything.stages(self.config, params, images, self.dtype)
-        return tuple(stages[f"tap{k}"] for k in range(4))
+    @functools.cached_property
+    def _taps(self):
+        def taps(params, images):
+            stages = depth_anything.stages(self.config, params, images, self.dtype)
+            return tuple(stages[f"tap{k}"] for k in range(4))
+
+        return taps
 
     def _prepare(self, photo, input_size: int, max_pixels: int):
         """(photo uint8 [H, W, 3], focal length in pixels or None, network input float32 [H', W', 3])"""
@@ -83,3 +188,36 @@ class Model:
             raise Dav2Error(f"{where}{error}") from None
         height, width = image.shape[:2]
         return image, focal_from_exif(exif, width, height), x
+
+    def _depth(self, photo: _Photo, net: np.ndarray, resize: Resize) -> Depth:
+        image, focal_length = photo
+        height, width = image.shape[:2]
+        if resize == "network":
+            image = np.asarray(Image.fromarray(image).resize(net.shape[::-1], Image.Resampling.BICUBIC))
+            focal_length = None if focal_length is None else focal_length * net.shape[1] / width
+            values = net
+        else:
+            values = postprocess(net, height, width)
+        return Depth(values, self.config.unit, image=image, max_depth=self.config.max_depth, focal_length=focal_length)
+
+
+def _is_photo(value) -> bool:
+    whole = isinstance(value, str | os.PathLike | Image.Image) or hasattr(value, "__array__")
+    return whole or not isinstance(value, Iterable)  # what is neither is refused as a photo
+
+
+def _values(outcomes: Iterator[Outcome]) -> Iterator:
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+            yield outcome.value
+
+
+def _with_kernels_in(dtype: jnp.dtype, params: Params) -> Params:
+    """The matrices in the dtype of the computation, which would otherwise be cast anew in every call."""
+
+    def cast(path, array):
+        return array.astype(dtype) if path[-1].key == "kernel" else array
+
+    return params if dtype == jnp.float32 else jax.tree_util.tree_map_with_path(cast, params)

@@ -1,6 +1,7 @@
 """Files: exact round trips, reading by other programs, and nothing half-written whatever happens."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,6 +32,19 @@ def write(depth, name, folder):
         warnings.simplefilter("ignore", UserWarning)  # of a relative point cloud
         FORMATS[name].write(depth, path)
     return path
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    with formats.atomic(tmp_path / "x.npy") as ours:  # of a process that runs
+        ours.touch()
+        dead = ours.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{killed.pid}-"))
+        elsewhere = tmp_path / f".dav2-another.host-{killed.pid}-00.tmp"
+        for path in (dead, elsewhere):
+            path.touch()
+        formats.remove_leftovers([tmp_path, tmp_path / "not there"])
+        assert {path for path in (ours, dead, elsewhere) if path.exists()} == {ours, elsewhere}
 
 
 def test_the_table_has_the_promised_formats():

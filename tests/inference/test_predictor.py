@@ -1,13 +1,17 @@
-"""`Model`: photos of any kind in, `Depth` out, and the pure function beside it."""
+"""`Model`: photos of any kind in, `Depth` out, alone or in batches, and the pure function beside it."""
+
+import itertools
 
 import jax
 import numpy as np
 import pytest
+import seeded
 from PIL import Image
 
 import dav2_jax as dav2
 from dav2_jax.errors import Dav2Error
-from dav2_jax.inference.preprocess import postprocess, preprocess
+from dav2_jax.inference.predictor import Model
+from dav2_jax.inference.preprocess import network_size, postprocess, preprocess
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +79,90 @@ def test_focal_length_comes_from_exif(model, photo, tmp_path):
     depth = model.predict(tmp_path / "photo.jpg", input_size=28)
     assert depth.focal_length == pytest.approx(28 / 43.27 * np.hypot(200, 300), rel=1e-3)
     assert model.predict(photo, input_size=28).focal_length is None
+
+
+SIZES = [(40, 60), (60, 40), (80, 120), (41, 60), (40, 60), (80, 120), (200, 300), (60, 40), (42, 63)]
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return [seeded.photo(*size, seed=number) for number, size in enumerate(SIZES)]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tiny, photos):
+    depths = [np.asarray(tiny.predict(photo, input_size=42)) for photo in photos]
+    assert all(depth.std() > 1e-4 for depth in depths)
+    return depths
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 3), (4, 3), (8, 8)])
+def test_mixed_sizes_in_batches_on_many_devices(devices, batch_size, tiny, photos, one_by_one):
+    model = Model(tiny.config, tiny.params, devices=jax.devices()[:devices])
+    depths = list(model.predict(iter(photos), input_size=42, batch_size=batch_size))
+    for depth, expected, photo in zip(depths, one_by_one, photos, strict=True):
+        assert np.linalg.norm(depth - expected) <= 1e-6 * np.linalg.norm(expected)
+        np.testing.assert_array_equal(depth.image, photo)
+    buckets = {network_size(*size, 42) for size in SIZES}
+    assert {shape[1:3] for _, shape, _ in model.programs.compiled} == buckets
+    assert len(model.programs.compiled) == len(buckets) == 2  # a batch in part runs the program of a full one
+    assert {shape[0] for _, shape, _ in model.programs.compiled} == {-(-batch_size // devices) * devices}
+    assert model.programs.seconds > 0
+
+
+def test_an_iterable_is_taken_as_it_goes(tiny, photos):
+    taken = []
+
+    def endless():
+        for number in itertools.count():
+            taken.append(number)
+            yield photos[number % 2]
+
+    depths = tiny.predict(endless(), input_size=14)
+    assert next(depths).shape == SIZES[0]
+    assert next(depths).shape == SIZES[1]
+    assert len(taken) < 20
+    depths.close()
+
+
+def test_a_bad_photo_in_a_stream_costs_itself_only(tiny, photos, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    outcomes = list(tiny.stream([photos[0], tmp_path / "bad.png", photos[1]], input_size=14, batch_size=2))
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+    assert str(outcomes[1].error) == f"{tmp_path / 'bad.png'}: not an image that Pillow can read (8 bytes)"
+    with pytest.raises(Dav2Error, match=r"bad\.png: not an image"):
+        tiny.predict([photos[0], tmp_path / "bad.png"], input_size=14)
+    for wrong in (0, -1):
+        with pytest.raises(Dav2Error, match="give at least 1"):
+            next(tiny.stream(photos, batch_size=wrong))
+
+
+def test_the_size_of_the_network(model, photo):
+    whole, small = (model.predict(photo, input_size=70, resize=resize) for resize in ("photo", "network"))
+    assert (whole.shape, small.shape) == ((200, 300), (70, 112))
+    assert small.image.shape == (70, 112, 3)
+    np.testing.assert_array_equal(postprocess(small.values, 200, 300), whole.values)
+    np.testing.assert_array_equal(small.values, jax.jit(model.fn)(model.params, preprocess(photo, 70)[None])[0])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_batch_that_is_an_array(devices, tiny):
+    model = Model(tiny.config, tiny.params, devices=jax.devices()[:devices])
+    images = np.stack([seeded.photo(50, 75, seed=n) for n in range(8)])
+    expected = np.stack(model.predict(list(images), input_size=42))
+    for batch in (images, jax.device_put(images, jax.devices()[0])):
+        depth = model.predict_batch(batch, input_size=42)
+        assert isinstance(depth, jax.Array)
+        assert len(depth.sharding.device_set) == devices
+        assert np.linalg.norm(depth - expected) <= 1e-6 * np.linalg.norm(expected)
+    assert model.predict_batch(images[:3], input_size=42, resize="network").shape == (3, 42, 56)
+    for wrong in (images[0], images.astype(np.float32), images[..., :1], images[:0]):
+        with pytest.raises(Dav2Error, match=r"a batch must be uint8 RGB \[B, H, W, 3\], not "):
+            model.predict_batch(wrong)
+
+
+def test_parameters_of_bfloat16_programs_are_cast_once(tiny, photos):
+    model = Model(tiny.config, tiny.params, dtype="bfloat16")
+    depth = model.predict(photos[0], input_size=42)
+    net = jax.jit(model.fn)(model.params, preprocess(photos[0], 42)[None])
+    np.testing.assert_array_equal(depth, postprocess(net[0], *SIZES[0]))
