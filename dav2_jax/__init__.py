@@ -15,6 +15,7 @@ _PUBLIC = {
     "load": "dav2_jax.hub",
     "Model": "dav2_jax.inference.predictor",
     "Depth": "dav2_jax.inference.depth",
+    "align_to_metric": "dav2_jax.evaluation.align",
     "ModelConfig": "dav2_jax.model.config",
     "PRESETS": "dav2_jax.model.config",
     "Dav2Error": "dav2_jax.errors",
