@@ -22,6 +22,7 @@ import numpy as np
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference import geometry
+from dav2_jax.inference.edges import EDGE
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -162,8 +163,10 @@ def write_exr(depth: Depth, path: Path) -> None:
             raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def write_ply(depth: Depth, path: Path) -> None:
+def write_ply(depth: Depth, path: Path, *, edge: float | None = EDGE) -> None:
     """Binary little-endian points, x y z float32 (see `geometry`) and red green blue uchar, no point where no depth is.
+
+    Pixels that fly between the surfaces at a depth edge are left out, see `edges.flying_pixels`; edge=None keeps them.
 
     The colours are the photo's, or the colour map's without one. Disparity goes through `geometry.pseudo_depth`, with a
     UserWarning. Raises Dav2Error without a focal length: guessing one would bend the scene.
@@ -175,9 +178,12 @@ def write_ply(depth: Depth, path: Path) -> None:
         )
     metres = depth.values if depth.unit == "metres" else geometry.pseudo_depth(depth.values)
     image = depth.color() if depth.image is None else depth.image
-    points, colours = geometry.point_cloud(metres, depth.focal_length, image)
+    points, colours = geometry.point_cloud(metres, depth.focal_length, image, edge=edge)
     if len(points) == 0:
-        raise Dav2Error("the depth map has no finite positive value, so there is no point to write: check the photo")
+        raise Dav2Error(
+            "the depth map has no finite positive value that lies on a surface, so there is no point to write: "
+            "check the photo"
+        )
     if depth.unit == "disparity":
         warnings.warn(RELATIVE_PLY, stacklevel=2)
 
@@ -224,7 +230,8 @@ FORMATS = {
     "ply": Format(
         ".ply",
         write_ply,
-        "coloured point cloud, binary, x right, y down, z forward. Needs a focal length: from the photo's EXIF data, "
+        "coloured point cloud without the pixels that fly between surfaces, binary, x right, y down, z forward. "
+        "Needs a focal length: from the photo's EXIF data, "
         "--focal-length or --fov. In metres with a metric model; true in order only with a relative one",
     ),
 }

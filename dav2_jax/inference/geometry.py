@@ -1,18 +1,20 @@
-"""Pinhole geometry: the focal length in pixels, from what is known about a photo, and depth to points.
+"""Pinhole geometry: focal length, angle of view and intrinsics of a photo, from what is known, and depth to points.
 
 Camera axes: x right, y down, z forward (OpenCV, COLMAP). The centre of the pixel in row r and column c lies at
-(c + 0.5, r + 0.5), and the principal point is the centre of the photo, (W / 2, H / 2). Pixels are square.
+(c + 0.5, r + 0.5), as in COLMAP, and the principal point is the centre of the photo, (W / 2, H / 2). Pixels are square.
+For software where pixel centres are whole numbers (OpenCV), subtract 0.5 from both entries of the principal point.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.inference.edges import flying_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
@@ -37,6 +39,52 @@ def focal_from_fov(fov: float, width: int) -> float:
     if not 0 < fov < 180:
         raise Dav2Error(f"fov (--fov) is {fov:g} degrees: give the horizontal angle, between 0 and 180")
     return width / 2 / math.tan(math.radians(fov) / 2)
+
+
+class FieldOfView(NamedTuple):
+    """Angles of view in degrees."""
+
+    horizontal: float
+    vertical: float
+    diagonal: float
+
+
+def field_of_view(focal_length: float, width: int, height: int) -> FieldOfView:
+    """What a photo of width x height with this focal length (pixels) sees, from edge to edge and corner to corner."""
+    sides = (width, height, math.hypot(width, height))
+    return FieldOfView(*(2 * math.degrees(math.atan(side / 2 / focal_length)) for side in sides))
+
+
+def focal_from_field(
+    degrees: float, width: int, height: int, direction: Literal["horizontal", "vertical", "diagonal"]
+) -> float:
+    """Focal length in pixels of a photo of width x height that sees `degrees` in this direction.
+
+    The inverse of `field_of_view`. Raises Dav2Error as `focal_from_fov`.
+    """
+    return focal_from_fov(degrees, FieldOfView(width, height, math.hypot(width, height))._asdict()[direction])
+
+
+def intrinsics(focal_length: float, width: int, height: int) -> np.ndarray:
+    """K (3, 3) float64 in pixels: K @ (x, y, z) / z = (column, row, 1), counted from the corner of the photo."""
+    return np.array([[focal_length, 0, width / 2], [0, focal_length, height / 2], [0, 0, 1]], np.float64)
+
+
+def resize_intrinsics(k: np.ndarray, scale_x: float, scale_y: float) -> np.ndarray:
+    """K (3, 3) of the photo resized to scale_x times its width and scale_y times its height.
+
+    A plain product, because edges, and not pixel centres, are at 0 and W. After a resize that rounds its sides
+    (`preprocess.network_size`) the two scales differ a little, and so do the two focal lengths.
+    """
+    return np.diag([scale_x, scale_y, 1.0]) @ k
+
+
+def crop_intrinsics(k: np.ndarray, top: float, left: float) -> np.ndarray:
+    """K (3, 3) of the photo without its first `top` rows and `left` columns; what is cut off elsewhere changes nothing.
+
+    The principal point is then not the centre any more, which EXIF data and `point_cloud` know nothing of.
+    """
+    return k - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]], np.float64)
 
 
 def focal_from_exif(exif: Exif | None, width: int, height: int) -> float | None:
@@ -83,15 +131,18 @@ def choose_focal(focal_length: float | None, fov: float | None, *, width: int, k
 
 
 def point_cloud(
-    depth: np.ndarray, focal_length: float, image: np.ndarray | None = None
+    depth: np.ndarray, focal_length: float, image: np.ndarray | None = None, *, edge: float | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Points seen by a pinhole camera, row by row; pixels whose depth is not finite and positive are left out.
 
     depth (H, W) metres along the optical axis, focal_length pixels, image (H, W, 3) uint8 RGB or None.
+    edge: leave out `edges.flying_pixels(depth, edge)` too, such as `edges.EDGE`; None keeps them.
     Returns points (N, 3) float32 in metres and their colours (N, 3) uint8, or None without an image.
     """
     height, width = depth.shape
     keep = np.isfinite(depth) & (depth > 0)  # H W
+    if edge is not None:
+        keep &= ~flying_pixels(depth, edge)
     rows, columns = np.nonzero(keep)  # N
     z = depth[keep].astype(np.float32)  # N
     points = np.empty((z.size, 3), np.float32)

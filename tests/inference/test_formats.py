@@ -26,6 +26,9 @@ DISPARITY = Depth(RNG.gamma(2.0, 30.0, (24, 31)).astype(np.float32), "disparity"
 METRES = Depth(RNG.uniform(0.4, 19.9, (24, 31)).astype(np.float32), "metres", PHOTO, max_depth=20.0, focal_length=40.0)
 
 
+PLANE = 1 / np.linspace(0.05, 1.6, 24 * 31).reshape(24, 31).astype(np.float32)  # metres; no pixel of it flies
+
+
 def write(depth, name, folder):
     path = folder / f"photo.jpg{FORMATS[name].suffix}"
     with warnings.catch_warnings():
@@ -180,7 +183,7 @@ def test_pictures_are_lossless(name, tmp_path):
 
 
 def test_ply_reads_back_in_trimesh(tmp_path):
-    values = METRES.values.copy()
+    values = PLANE.copy()
     values[0, :4] = np.nan, np.inf, 0.0, -2.0
     cloud = trimesh.load(write(Depth(values, "metres", PHOTO, focal_length=40.0), "ply", tmp_path))
     keep = np.isfinite(values) & (values > 0)
@@ -194,7 +197,7 @@ def test_ply_reads_back_in_trimesh(tmp_path):
 
 
 def test_ply_without_the_photo_takes_the_colour_map(tmp_path):
-    depth = Depth(METRES.values, "metres", focal_length=40.0)
+    depth = Depth(PLANE, "metres", focal_length=40.0)
     cloud = trimesh.load(write(depth, "ply", tmp_path))
     np.testing.assert_array_equal(cloud.colors[:, :3], depth.color().reshape(-1, 3))
 
@@ -202,13 +205,22 @@ def test_ply_without_the_photo_takes_the_colour_map(tmp_path):
 def test_ply_of_disparity_warns_in_one_line_and_keeps_the_order(tmp_path):
     path = tmp_path / "a.ply"
     with pytest.warns(UserWarning, match="no scale and no shift") as caught:
-        DISPARITY.save(path)
+        Depth(1 / PLANE, "disparity", focal_length=40.0).save(path)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
     z = trimesh.load(path).vertices[:, 2]
     assert (z.min(), z.max()) == pytest.approx((1.0, 10.0))
-    order = np.argsort(DISPARITY.values.ravel())
-    assert (np.diff(z[order]) <= 0).all()
+    assert len(z) == PLANE.size
+    assert (np.diff(z) <= 0).all()  # as PLANE has it
+
+
+def test_ply_leaves_out_what_flies_between_surfaces_unless_told_to_keep_it(tmp_path):
+    values = np.full((24, 31), 2.0, np.float32)
+    values[:, 15], values[:, 16:] = 3.0, 5.0
+    depth = Depth(values, "metres", PHOTO, focal_length=40.0)
+    assert set(trimesh.load(write(depth, "ply", tmp_path)).vertices[:, 2]) == {2.0, 5.0}
+    formats.write_ply(depth, tmp_path / "all.ply", edge=None)
+    assert len(trimesh.load(tmp_path / "all.ply").vertices) == values.size
 
 
 def test_ply_needs_a_focal_length(tmp_path):
@@ -315,7 +327,7 @@ def test_no_room_left_is_an_oserror_and_leaves_nothing(name, tmp_path):
         warnings.simplefilter("ignore", UserWarning)
         rng = np.random.default_rng(0)
         photo = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
-        depth = Depth(rng.random((200, 200), dtype=np.float32), "metres", photo, focal_length=100.0)
+        depth = Depth(2 + 0.05 * rng.random((200, 200), dtype=np.float32), "metres", photo, focal_length=100.0)
         from pathlib import Path
         FORMATS[{name!r}].write(depth, Path("before"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
