@@ -108,6 +108,16 @@ def predict(
         Literal["photo", "network"],
         arg(help="Size of the outputs: that of the photo, or the smaller one at which the network saw it."),
     ] = "photo",
+    tiles: Annotated[
+        int | Literal["auto"] | None,
+        arg(
+            metavar="N|auto",
+            help="Finer edges on large photos: predict N x N overlapping tiles too, each at the input size, and put "
+            "them on the depth of the whole photo, without seams. Costs N * N + 1 predictions. auto: as many as show "
+            "every pixel of the photo to the model, at most 4.",
+            help_behavior_hint="(default: no tiles)",
+        ),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16"],
         arg(help="float32: the exact numbers of the official code. bfloat16: faster on TPU and GPU, less exact."),
@@ -193,10 +203,16 @@ def predict(
     from dav2_jax import hub
     from dav2_jax.inference.inputs import find_inputs
     from dav2_jax.inference.job import predict_files
+    from dav2_jax.inference.pipeline import one_by_one
     from dav2_jax.inference.preprocess import check_input_size
     from dav2_jax.inference.programs import keep_programs
+    from dav2_jax.inference.tiles import check_tiles, predict_tiled
 
     check_input_size(input_size)
+    if tiles is not None:
+        check_tiles(tiles)
+        if resize == "network":
+            raise Dav2Error("--tiles gives detail to a map of the photo's size: leave out --resize network")
     if batch_size is not None and batch_size < 1:
         raise Dav2Error(f"--batch-size {batch_size}: give at least 1")
     photos, problems = find_inputs(inputs)
@@ -214,7 +230,10 @@ def predict(
         keep_programs(hub.cache_folder() / "programs")
         models.append(hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps))
         options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
-        return partial(models[0].stream, **options)
+        if tiles is None:
+            return partial(models[0].stream, **options)
+        predict = partial(models[0].predict, **options)
+        return one_by_one(partial(predict_tiled, predict, tiles=tiles, input_size=input_size))
 
     report = predict_files(
         load,

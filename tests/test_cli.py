@@ -51,6 +51,10 @@ def model(monkeypatch):
     class Luminance:
         programs = "of which 0.0 s for compiling"
 
+        def predict(self, photos, **options):
+            inspect.signature(Model.predict).bind(self, photos, **options)
+            calls.append(("predict", photos, options))
+
         def stream(self, photos, finish, **options):
             inspect.signature(Model.stream).bind(self, photos, finish, **options)
 
@@ -117,6 +121,21 @@ def test_predict_passes_every_flag_on(model):
     model.clear()
     assert run("predict in --out o --format npz --skip-existing") == 0
     assert model == []  # nothing to do, nothing to load
+
+
+@pytest.mark.parametrize(("value", "tiles"), [("3", 3), ("auto", "auto")])
+def test_predict_in_tiles(model, monkeypatch, value, tiles):
+    write_photo("photo.png")
+    calls = record(monkeypatch, "dav2_jax.inference.tiles", "predict_tiled", Depth(np.ones((8, 12)), "disparity"))
+    assert run(f"predict photo.png --tiles {value} --input-size 266") == 0
+    assert [(call["photo"].name, call["tiles"], call["input_size"]) for call in calls] == [("photo.png", tiles, 266)]
+    calls[0]["predict"](["photo.png"])  # the model, with its options
+    assert model[-1] == ("predict", ["photo.png"], DEFAULTS | {"input_size": 266})
+    model.clear()
+    assert run("predict photo.png --tiles 0") == 2
+    assert run("predict photo.png --tiles 2 --resize network") == 2
+    assert run("predict photo.png --tiles some") == 2
+    assert model == []
 
 
 def test_the_exit_code_of_predict_counts_failures(model, capsys):

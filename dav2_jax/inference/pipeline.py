@@ -130,3 +130,17 @@ def _fail(group: list[_Slot], error: Exception) -> None:
     for slot in group:
         slot.result = Future()
         slot.result.set_exception(error)
+
+
+def one_by_one(predict: Callable[[Any], Any]) -> Callable[..., Iterator[Outcome]]:
+    """`predict`, of one photo, as a stream like `Model.stream`: nothing runs ahead. For what batches by itself."""
+
+    def stream(photos: Iterable, finish: Callable[[Any, Any], Any]) -> Iterator[Outcome]:
+        for photo in photos:
+            try:
+                outcome = Outcome(photo, finish(photo, predict(photo)), None)
+            except Exception as error:
+                outcome = Outcome(photo, None, error)
+            yield outcome
+
+    return stream
