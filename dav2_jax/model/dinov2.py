@@ -70,11 +70,7 @@ class Attention(nnx.Module):
         self.proj = Linear(width, width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        batch, n, width = x.shape
-        qkv = self.qkv(x).reshape(batch, n, 3, self.heads, width // self.heads)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [3, B, K, N, C]
-        out = ops.attention(q, k, v)
-        return self.proj(out.transpose(0, 2, 1, 3).reshape(batch, n, width))
+        return self.proj(ops.self_attention(self.qkv(x), self.heads))
 
 
 class Mlp(nnx.Module):

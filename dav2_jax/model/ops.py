@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dav2_jax.model import attention_tpu, tpu_kernel
+
 PRECISION = lax.Precision.HIGHEST
 LAYER_NORM_EPS = 1e-6
 
@@ -36,6 +38,20 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 def gelu(x: jax.Array) -> jax.Array:
     """The exact one, with erf: PyTorch's default, not JAX's."""
     return jax.nn.gelu(x, approximate=False)
+
+
+def self_attention(qkv: jax.Array, heads: int) -> jax.Array:
+    """Packed queries, keys and values [B, N, 3 D], in this order -> softmax attention [B, N, D], unmasked."""
+
+    def plain(qkv):
+        batch, n, packed = qkv.shape
+        q, k, v = qkv.reshape(batch, n, 3, heads, packed // 3 // heads).transpose(2, 0, 3, 1, 4)  # [3, B, K, N, C]
+        return attention(q, k, v).transpose(0, 2, 1, 3).reshape(batch, n, packed // 3)
+
+    if not attention_tpu.supports(qkv, heads):
+        return plain(qkv)
+    kernel = functools.partial(attention_tpu.attention, heads=heads)
+    return lax.platform_dependent(qkv, tpu=tpu_kernel.operation(kernel, plain), default=plain)
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

@@ -1,0 +1,80 @@
+"""A kernel as an operation, with a kernel that any platform runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dav2_jax.model.tpu_kernel import operation
+
+
+def plain(x, weight):
+    return jnp.sin(x) * weight[None, :, None]
+
+
+def kernel(x, weight):
+    """3 more than `plain`, to tell which of the two has run."""
+
+    def body(x_ref, weight_ref, out_ref):
+        out_ref[...] = jnp.sin(x_ref[...]) * weight_ref[...][None, :, None] + 3
+
+    return pl.pallas_call(body, out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x, weight)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.standard_normal((8, 4, 5), np.float32)), jnp.asarray(rng.standard_normal(4, np.float32))
+
+
+run = operation(kernel, plain)
+
+
+def test_it_is_the_kernel_that_runs(data):
+    np.testing.assert_allclose(run(*data), plain(*data) + 3, rtol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_plain_function(data):
+    def loss(function, x, weight):
+        return (jnp.cos(jnp.arange(5.0))[None, None] * function(x, weight)).sum()
+
+    ours = jax.jit(jax.grad(lambda *a: loss(run, *a), argnums=(0, 1)))(*data)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, jax.grad(loss, (1, 2))(plain, *data))
+
+
+def test_vmap_over_x_is_a_larger_batch(data):
+    x, weight = data
+    both = jax.jit(jax.vmap(run, in_axes=(2, None)))(jnp.stack([x, 2 * x], 2), weight)
+    np.testing.assert_allclose(both, jnp.stack([plain(x, weight), plain(2 * x, weight)]) + 3, rtol=1e-6)
+
+
+def test_vmap_over_weights_takes_the_plain_function(data):
+    x, weight = data
+    both = jax.jit(jax.vmap(run, in_axes=(None, 0)))(x, jnp.stack([weight, 2 * weight]))
+    np.testing.assert_allclose(both, jnp.stack([plain(x, weight), plain(x, 2 * weight)]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [("data",), (None, None, "data"), ()])
+def test_over_many_devices(data, spec):
+    """A batch that is split stays so without communication; what is split otherwise is put together first."""
+    x, weight = data
+    devices = jax.devices()[: 8 if spec[:1] == ("data",) else 5]
+    mesh = Mesh(np.array(devices), ("data",))
+    split = NamedSharding(mesh, PartitionSpec(*spec))
+    arguments = jax.device_put(x, split), jax.device_put(weight, NamedSharding(mesh, PartitionSpec()))
+    compiled = jax.jit(run).lower(*arguments).compile()
+    ours = compiled(*arguments)
+    np.testing.assert_allclose(ours, plain(*data) + 3, rtol=1e-6)
+    if spec == ("data",):
+        assert ours.sharding.is_equivalent_to(split, 3)
+        assert not any(word in compiled.as_text() for word in ("all-gather", "all-reduce", "all-to-all", "permute"))
+
+
+def test_tables_reach_the_kernel_alone(data):
+    x, weight = data
+    added = operation(lambda x, table, weight: kernel(x, weight) + table[None, None], plain, (np.arange(5.0),))
+    expected = plain(x, weight) + 3 + np.arange(5, dtype=np.float32)[None, None]
+    np.testing.assert_allclose(jax.jit(added)(x, weight), expected, rtol=1e-6)
+    assert jax.tree.map(jnp.shape, jax.grad(lambda *a: added(*a).sum(), (0, 1))(x, weight)) == ((8, 4, 5), (4,))
