@@ -4,7 +4,6 @@ Attribute names are those of the official `depth_anything_v2/dpt.py`, so a param
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from dav2_jax.model import ops
@@ -58,19 +57,20 @@ class ResidualConvUnit(nnx.Module):
 
 
 class FeatureFusionBlock(nnx.Module):
-    """Adds a finer map to the path, refines, and resizes to the next map's size."""
+    """Adds a finer map to the path, refines, and resizes to the next map's size, if there is one."""
 
     def __init__(self, features: int, rngs: nnx.Rngs):
         self.out_conv = Conv(features, features, 1, rngs)
         self.resConfUnit1 = ResidualConvUnit(features, rngs)
         self.resConfUnit2 = ResidualConvUnit(features, rngs)
 
-    def __call__(self, x: jax.Array, skip: jax.Array | None, size: tuple[int, int]) -> jax.Array:
+    def __call__(self, x: jax.Array, skip: jax.Array | None, size: tuple[int, int] | None = None) -> jax.Array:
         if skip is not None:  # the coarsest block has none; its resConfUnit1 is in every checkpoint but never used
             x = x + self.resConfUnit1(skip)
         x = self.resConfUnit2(x)
         # The official order is resize, then out_conv. A 1x1 convolution and a resize commute, and this costs a quarter.
-        return ops.resize_bilinear(self.out_conv(x), *size)
+        x = self.out_conv(x)
+        return ops.resize_bilinear(x, *size) if size else x
 
 
 class Scratch(nnx.Module):
@@ -123,9 +123,13 @@ class DPTHead(nnx.Module):
         path = stages["refinenet4"] = s.refinenet4(layer4, None, layer3.shape[1:3])
         path = stages["refinenet3"] = s.refinenet3(path, layer3, layer2.shape[1:3])
         path = stages["refinenet2"] = s.refinenet2(path, layer2, layer1.shape[1:3])
-        path = stages["refinenet1"] = s.refinenet1(path, layer1, (8 * h, 8 * w))
-        path = stages["output_conv1"] = s.output_conv1(path)
-        path = ops.resize_bilinear(path, h * PATCH, w * PATCH)
-        path = jax.nn.relu(s.output_conv2[0](path))
-        stages["output_conv2"] = self.last(s.output_conv2[2](path)[..., 0].astype(jnp.float32))  # [B, H, W]
+        path = s.refinenet1(path, layer1)  # [B, 4h, 4w, F]
+        stages["refinenet1"] = ops.resize_bilinear(path, 8 * h, 8 * w)  # for those who ask; below, it is part of an op
+
+        conv1, (conv2, _, conv3) = s.output_conv1, s.output_conv2
+        path = ops.resize_conv(path, 8 * h, 8 * w, conv1.kernel[...], conv1.bias[...])
+        stages["output_conv1"] = path
+        last = conv3.kernel[...], conv3.bias[...]
+        path = ops.resize_conv(path, h * PATCH, w * PATCH, conv2.kernel[...], conv2.bias[...], *last)
+        stages["output_conv2"] = self.last(path)  # [B, H, W]
         return stages

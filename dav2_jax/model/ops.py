@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dav2_jax.model import attention_tpu, tpu_kernel
+from dav2_jax.model import attention_tpu, resize_conv_tpu, tpu_kernel
 
 PRECISION = lax.Precision.HIGHEST
 LAYER_NORM_EPS = 1e-6
@@ -190,3 +190,22 @@ def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
         return x
     x = resample(x, linear_taps(x.shape[1], height), axis=1)
     return resample(x, linear_taps(x.shape[2], width), axis=2)
+
+
+def resize_conv(x: jax.Array, height: int, width: int, kernel: jax.Array, bias: jax.Array, *last: jax.Array):
+    """`resize_bilinear`, then `conv` with kernel [3, 3, I, O]: [B, h, w, I] -> [B, height, width, O].
+
+    last: kernel [1, 1, O, 1] and bias [1] of another `conv` after a ReLU; the result is [B, height, width] float32.
+    """
+
+    def plain(x, kernel, bias, *last):
+        y = conv(resize_bilinear(x, height, width), kernel, bias)
+        return conv(jax.nn.relu(y), *last)[..., 0].astype(jnp.float32) if last else y
+
+    rows, columns = linear_taps(x.shape[1], height), linear_taps(x.shape[2], width)
+    plan = resize_conv_tpu.plan(x, rows, columns, kernel.shape[3])
+    if plan is None:
+        return plain(x, kernel, bias, *last)
+    on_tpu = functools.partial(resize_conv_tpu.resize_conv, strip=plan.strip, window=plan.window, shape=(height, width))
+    on_tpu = tpu_kernel.operation(on_tpu, plain, plan.tables)
+    return lax.platform_dependent(x, kernel, bias, *last, tpu=on_tpu, default=plain)
