@@ -102,11 +102,11 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int
         padding=((pad, pad), (pad, pad)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=PRECISION,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=x.dtype,  # not wider: a TPU would store the wider map, and sums are in float32 anyway
     )
     if bias is not None:
-        y = y + bias.astype(jnp.float32)[None, None, None]
-    return y.astype(x.dtype)
+        y = (y.astype(jnp.float32) + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype)
+    return y
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -118,8 +118,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Arra
     k, _, _, out = kernel.shape
     kernel = kernel.astype(x.dtype)
     tiles = jnp.einsum("bhwc,ijco->bhiwjo", x, kernel, precision=PRECISION, preferred_element_type=jnp.float32)
-    y = tiles.reshape(batch, height * k, width * k, out)
-    return (y + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype)
+    tiles = (tiles + bias.astype(jnp.float32)[None, None, None, None, None]).astype(x.dtype)
+    return tiles.reshape(batch, height * k, width * k, out)
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:

@@ -134,3 +134,6 @@ def test_bfloat16_stays_bfloat16_and_accumulates_in_float32():
     y = ops.linear(ones, jnp.ones((4096, 1)), jnp.zeros(1))
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 0, 0]) == 4096  # in bfloat16 the sum would stop at 256
+    y = ops.conv(ones[None], jnp.ones((1, 1, 4096, 1)), jnp.zeros(1))
+    assert y.dtype == jnp.bfloat16
+    assert float(y[0, 0, 0, 0]) == 4096
