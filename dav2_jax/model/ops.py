@@ -206,6 +206,5 @@ def resize_conv(x: jax.Array, height: int, width: int, kernel: jax.Array, bias: 
     plan = resize_conv_tpu.plan(x, rows, columns, kernel.shape[3])
     if plan is None:
         return plain(x, kernel, bias, *last)
-    on_tpu = functools.partial(resize_conv_tpu.resize_conv, strip=plan.strip, window=plan.window, shape=(height, width))
-    on_tpu = tpu_kernel.operation(on_tpu, plain, plan.tables)
-    return lax.platform_dependent(x, kernel, bias, *last, tpu=on_tpu, default=plain)
+    kernel_of_tpu = tpu_kernel.operation(functools.partial(resize_conv_tpu.resize_conv, plan=plan), plain)
+    return lax.platform_dependent(x, kernel, bias, *last, tpu=kernel_of_tpu, default=plain)

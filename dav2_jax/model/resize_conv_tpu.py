@@ -21,11 +21,15 @@ CHUNK = 256  # rows at least of a matmul that resizes
 
 
 class Plan(NamedTuple):
-    """How a map is enlarged, with what the kernel has to know of it as arrays."""
+    """How a map is enlarged."""
 
+    size: tuple[int, int]  # of the result
     strip: int  # rows of the result in a step
     window: int  # rows of the source that a step sees
-    tables: tuple[np.ndarray, ...]  # first row of each window; `_two_rows`; `_matrix`
+    first: np.ndarray  # of these, for each step
+    top: np.ndarray  # and `weights`: `_two_rows`
+    weights: np.ndarray
+    matrix: np.ndarray  # `_matrix`
 
 
 def plan(x: jax.Array, rows, columns, outputs: int) -> Plan | None:
@@ -47,23 +51,23 @@ def plan(x: jax.Array, rows, columns, outputs: int) -> Plan | None:
         maps = (window * 4 + (strip + 2) * 2) * channels * lanes
         if 2 * source + maps + 2 * strip * outputs * lanes * 2 <= MEMORY:  # twice: the next step is loaded meanwhile
             first = np.minimum([start for start, _ in needed], h - window).astype(np.int32)
-            return Plan(strip, window, (first, top, weights, _matrix(columns, w, lanes)))
+            return Plan((height, width), strip, window, first, top, weights, _matrix(columns, w, lanes))
     return None
 
 
-def resize_conv(x, first, top, weights, matrix, kernel, bias, *last, strip, window, shape, interpret=False):
+def resize_conv(x, kernel, bias, *last, plan: Plan, interpret: bool = False):
     """x [B, h, w, C] bfloat16 -> resized, convolved [B, H, W, O] bfloat16.
 
-    first ... matrix, strip, window: of the plan; shape: (H, W).
     kernel, bias: of a 3 x 3 convolution, padded with zeros; [3, 3, C, O] and [O].
     last:         kernel [1, 1, O, 1] and bias [1] of a second one, after a ReLU; the result is then [B, H, W] float32.
     interpret:    run on any machine, slowly, to check the numbers.
     """
     batch, _, w, channels = x.shape
-    (height, width), outputs, lanes, steps = shape, kernel.shape[3], matrix.shape[1], len(first)
+    (height, width), strip, window, *tables, matrix = plan
+    outputs, lanes, steps = kernel.shape[3], matrix.shape[1], len(plan.first)
     arguments = [
         x.transpose(0, 1, 3, 2),  # [B, h, C, w]
-        matrix.astype(x.dtype),
+        jnp.asarray(matrix, x.dtype),
         kernel.astype(x.dtype).transpose(1, 3, 0, 2).reshape(3 * outputs, 3 * channels),  # columns O, rows C
         *(value.astype(jnp.float32).reshape(-1, 1) for value in (bias, *last)),
     ]
@@ -97,7 +101,7 @@ def resize_conv(x, first, top, weights, matrix, kernel, bias, *last, strip, wind
         ),
         interpret=interpret,
         name="resize_conv",
-    )(first, top, weights, *arguments)
+    )(*tables, *arguments)
     return out if last else out.transpose(0, 1, 3, 2)
 
 

@@ -1,37 +1,26 @@
 """Pallas kernels as ordinary operations: what XLA knows about its own operations, it has to be told about a kernel."""
 
-import itertools
+import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import mlir
 
 
-def operation(kernel: Callable, plain: Callable, tables: tuple[np.ndarray, ...] = ()) -> Callable:
-    """f(x [B, ...], *weights) -> [B, ...] that runs `kernel` and can be differentiated, vmapped and sharded.
+def operation(kernel: Callable, plain: Callable) -> Callable:
+    """f(x [B, ...], *weights) -> [B, ...] that runs `kernel`, and can be differentiated, vmapped and sharded.
 
-    kernel: (x, *tables, *weights) -> result.
-    plain:  (x, *weights) -> the same in XLA's operations. Its gradient serves as the gradient, and it takes over under
-            a `vmap` over weights; a `vmap` over x alone is a larger batch.
-    tables: constants of the kernel, which must not close over arrays.
-    Over many devices each runs the kernel on its share of the batch, with all of the weights.
+    plain: the same function in XLA's operations. Its gradient serves as the gradient, and it takes over where a kernel
+           cannot go: under a `vmap` over weights (one over x alone is a larger batch), and in a program that XLA itself
+           divides over devices. There, `jax.shard_map` over the batch keeps the kernel.
     """
-    over_devices = custom_partitioning(lambda *arguments: kernel(*arguments))  # which takes no keywords
-
-    def partition(mesh, arguments, result):
-        batch = NamedSharding(mesh, PartitionSpec(*arguments[0].sharding.spec[:1]))
-        whole = NamedSharding(mesh, PartitionSpec())
-        return mesh, kernel, batch, (batch, *(whole for _ in arguments[1:]))
-
-    over_devices.def_partition(partition=partition, sharding_rule=_batch_only)
 
     @custom_vmap
-    def over_batch(x, *weights):
-        return over_devices(x, *map(jnp.asarray, tables), *weights)
+    def over_batch(*arguments):
+        jaxprs = {name: jax.make_jaxpr(run)(*arguments) for name, run in (("kernel", kernel), ("plain", plain))}
+        return _choice.bind(*arguments, **jaxprs)[0]
 
     @over_batch.def_vmap
     def vmap(size, batched, x, *weights):
@@ -51,11 +40,19 @@ def operation(kernel: Callable, plain: Callable, tables: tuple[np.ndarray, ...] 
     return differentiable
 
 
-def _batch_only(mesh, arguments, results):
-    """Shardy's rule: the first axes of x and of the result are one, and no other axis may be split."""
-    names = map("d{}".format, itertools.count())
-    axes = [[next(names) for _ in value.shape] for value in (*arguments, *results)]
-    axes[0][0] = axes[-1][0] = "batch"
-    whole = tuple(name for value in axes for name in value if name != "batch")
-    *inputs, output = map(" ".join, axes)
-    return f"{', '.join(inputs)} -> {output}", {"need_replication_factors": whole}
+def _lower(context, *arguments, kernel, plain):
+    """Decides when the program is made for its devices, and not when it is traced: only then are they known."""
+    over = context.module_context.axis_context
+    if isinstance(over, mlir.SPMDAxisContext):
+        alone = over.manual_axes == frozenset(over.mesh.axis_names)  # in a shard_map over all axes
+    else:
+        alone = getattr(over, "num_devices", 1) == 1
+    chosen = jaxpr_as_fun(kernel if alone else plain)
+    return mlir.lower_fun(chosen, multiple_results=True)(context, *arguments)
+
+
+_choice = Primitive("kernel_or_plain")
+_choice.multiple_results = True
+_choice.def_abstract_eval(lambda *arguments, kernel, plain: kernel.out_avals)
+_choice.def_impl(lambda *arguments, **jaxprs: jax.jit(functools.partial(_choice.bind, **jaxprs))(*arguments))
+mlir.register_lowering(_choice, _lower)

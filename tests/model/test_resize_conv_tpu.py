@@ -16,9 +16,8 @@ def normal(*shape):
 
 def kernel(x, height, width, *weights):
     rows, columns = ops.linear_taps(x.shape[1], height), ops.linear_taps(x.shape[2], width)
-    strip, window, tables = resize_conv_tpu.plan(x, rows, columns, weights[0].shape[3])
-    options = {"strip": strip, "window": window, "shape": (height, width)}
-    return resize_conv_tpu.resize_conv(x, *tables, *weights, **options, interpret=True), strip
+    plan = resize_conv_tpu.plan(x, rows, columns, weights[0].shape[3])
+    return resize_conv_tpu.resize_conv(x, *weights, plan=plan, interpret=True), plan.strip
 
 
 def both(x, height, width, *weights):
