@@ -261,6 +261,18 @@ def test_verify_passes_every_flag_on(passed, code, monkeypatch, capsys):
     assert capsys.readouterr().out == "stage  error\n" * 2
 
 
+def test_bench_passes_every_flag_on(monkeypatch):
+    calls = record(monkeypatch, "dav2_jax.bench", "run", None)
+    assert run("bench") == 0
+    assert run("bench --aot v5e-8 v6e") == 0
+    assert run("bench --encoder base large --batch 2 4 --input-size 98 --dtype bfloat16 --runs 3 --json -") == 0
+    names = ("encoders", "batches", "input_size", "dtype", "runs", "targets", "file")
+    nothing = (("small",), (1, 8), 518, "float32", 10, (), None)
+    compiled = (("small",), (1, 8), 518, "bfloat16", 10, ("v5e-8", "v6e"), None)
+    everything = (("base", "large"), (2, 4), 98, "bfloat16", 3, (), "-")
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, compiled, everything)]
+
+
 def test_models_prints_the_table(capsys):
     assert cli.main(["models"]) == 0
     assert capsys.readouterr().out == hub.table() + "\n"
@@ -275,8 +287,8 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "no verb given: use one of predict, convert, verify, models (dav2 --help says more)"),
-        ("draw", "'draw' is no verb: use one of predict, convert, verify, models (dav2 --help says more)"),
+        ("", "no verb given: use one of predict, convert, verify, bench, models (dav2 --help says more)"),
+        ("draw", "'draw' is no verb: use one of predict, convert, verify, bench, models (dav2 --help says more)"),
         ("predict a --formt npy", "Unrecognized options: --formt, npy: see dav2 predict --help"),
         ("predict --format tiff", "invalid choice 'tiff' for argument '--format'. Expected one of ('color', "),
         ("predict a --input-size x", "Error parsing --input-size: invalid literal for int() with base 10: 'x': see"),
@@ -321,7 +333,7 @@ def test_help_of_predict_explains_every_format_and_flag(capsys):
 def test_help_gives_every_verb_one_line(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in ("predict", "convert", "verify", "models"):
+    for verb in ("predict", "convert", "verify", "bench", "models"):
         assert len([line for line in shown.splitlines() if line.startswith(f"  {verb} ")]) == 1
     for words in ("--debug", "--version", "number of photos that failed (125: that many", "over the tolerance"):
         assert words in shown

@@ -109,8 +109,10 @@ class Block(nnx.Module):
         self.ls2 = LayerScale(config.width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x + self.ls1(self.attn(self.norm1(x)))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        with jax.named_scope("attention"):
+            x = x + self.ls1(self.attn(self.norm1(x)))
+        with jax.named_scope("feed-forward"):
+            return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class DinoV2(nnx.Module):
@@ -129,7 +131,8 @@ class DinoV2(nnx.Module):
 
     def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
         """patch_embed [B, h*w, D]; tokens, block00, ... [B, 1 + h*w, D], class token first; tap0 ... 3 [B, h, w, D]."""
-        x = self.patch_embed(images)
+        with jax.named_scope("patch embedding"):
+            x = self.patch_embed(images)
         batch, h, w, width = x.shape
         x = x.reshape(batch, h * w, width)
         stages = {"patch_embed": x}

@@ -109,27 +109,28 @@ class DPTHead(nnx.Module):
 
     def __call__(self, taps: list[jax.Array]) -> dict[str, jax.Array]:
         _, h, w, _ = taps[0].shape
-        stages = {}
-        for k, tap in enumerate(taps):
-            stages[f"project{k}"] = self.projects[k](tap)
-            stages[f"resize{k}"] = self.resize_layers[k](stages[f"project{k}"])
-
-        s = self.scratch
-        fine = [s.layer1_rn(stages["resize0"]), s.layer2_rn(stages["resize1"])]  # [B, 4h, 4w, F], [B, 2h, 2w, F]
-        coarse = [s.layer3_rn(stages["resize2"]), s.layer4_rn(stages["resize3"])]  # [B, h, w, F], [B, h/2, w/2, F]
+        s, stages = self.scratch, {}
+        with jax.named_scope("head: reassemble"):
+            for k, tap in enumerate(taps):
+                stages[f"project{k}"] = self.projects[k](tap)
+                stages[f"resize{k}"] = self.resize_layers[k](stages[f"project{k}"])
+            fine = [s.layer1_rn(stages["resize0"]), s.layer2_rn(stages["resize1"])]  # [B, 4h, 4w, F], [B, 2h, 2w, F]
+            coarse = [s.layer3_rn(stages["resize2"]), s.layer4_rn(stages["resize3"])]  # [B, h, w, F], [B, h/2, w/2, F]
         layer1, layer2, layer3, layer4 = fine + coarse
         stages |= {"layer1_rn": layer1, "layer2_rn": layer2, "layer3_rn": layer3, "layer4_rn": layer4}
 
-        path = stages["refinenet4"] = s.refinenet4(layer4, None, layer3.shape[1:3])
-        path = stages["refinenet3"] = s.refinenet3(path, layer3, layer2.shape[1:3])
-        path = stages["refinenet2"] = s.refinenet2(path, layer2, layer1.shape[1:3])
-        path = s.refinenet1(path, layer1)  # [B, 4h, 4w, F]
-        stages["refinenet1"] = ops.resize_bilinear(path, 8 * h, 8 * w)  # for those who ask; below, it is part of an op
+        with jax.named_scope("head: fuse"):
+            path = stages["refinenet4"] = s.refinenet4(layer4, None, layer3.shape[1:3])
+            path = stages["refinenet3"] = s.refinenet3(path, layer3, layer2.shape[1:3])
+            path = stages["refinenet2"] = s.refinenet2(path, layer2, layer1.shape[1:3])
+            path = s.refinenet1(path, layer1)  # [B, 4h, 4w, F]
+            stages["refinenet1"] = ops.resize_bilinear(path, 8 * h, 8 * w)  # for those who ask; below, part of an op
 
-        conv1, (conv2, _, conv3) = s.output_conv1, s.output_conv2
-        path = ops.resize_conv(path, 8 * h, 8 * w, conv1.kernel[...], conv1.bias[...])
-        stages["output_conv1"] = path
-        last = conv3.kernel[...], conv3.bias[...]
-        path = ops.resize_conv(path, h * PATCH, w * PATCH, conv2.kernel[...], conv2.bias[...], *last)
-        stages["output_conv2"] = self.last(path)  # [B, H, W]
+        with jax.named_scope("head: output"):
+            conv1, (conv2, _, conv3) = s.output_conv1, s.output_conv2
+            path = ops.resize_conv(path, 8 * h, 8 * w, conv1.kernel[...], conv1.bias[...])
+            stages["output_conv1"] = path
+            last = conv3.kernel[...], conv3.bias[...]
+            path = ops.resize_conv(path, h * PATCH, w * PATCH, conv2.kernel[...], conv2.bias[...], *last)
+            stages["output_conv2"] = self.last(path)  # [B, H, W]
         return stages
