@@ -20,6 +20,7 @@ from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.predictor import Model
 from dav2_jax.inference.preprocess import read_image
+from dav2_jax.inference.video import Look, VideoReport
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +238,40 @@ def test_whatever_happens_is_one_line(error, code, line, monkeypatch, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_video_passes_every_flag_on(model, monkeypatch, capsys):
+    report = VideoReport(Path("o.mp4"), 3, "audio copied", 0.5, 2.0, None)
+    calls = record(monkeypatch, "dav2_jax.inference.video", "depth_video", report)
+    assert run("video in.mp4 o.mp4") == 0
+    weights = "--model m.pth --dtype bfloat16 --kind metric --max-depth 20 --taps v1 --input-size 266 --batch-size 4"
+    look = "--side-by-side --gray --format npz --range 1 9 --fps 12 --max-frames 7 --max-pixels 1000 --overwrite"
+    assert run(f"video frames depths {weights} {look}") == 0
+    shared = {"dtype": "float32", "kind": None, "max_depth": None, "taps": None}
+    nothing, everything = calls
+    load = nothing.pop("load")
+    assert nothing == {
+        "src": Path("in.mp4"), "out": Path("o.mp4"), "look": Look(), "fps": None, "max_frames": None, "batch_size": 1,
+        "max_pixels": 178_956_970, "model": {"model": "small", "input_size": 518} | shared, "overwrite": False,
+    }  # fmt: skip
+    everything.pop("load")
+    shared = {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}
+    assert everything == {
+        "src": Path("frames"), "out": Path("depths"), "look": Look("npz", True, True, (1.0, 9.0)), "fps": 12.0,
+        "max_frames": 7, "batch_size": 4, "max_pixels": 1000, "overwrite": True,
+        "model": {"model": "m.pth", "input_size": 266} | shared,
+    }  # fmt: skip
+    assert model == []  # not loaded before it is needed
+    load()(["frame"])
+    assert [call for call, *_ in model] == ["load", "predict"]
+    assert model[-1] == ("predict", ["frame"], {"input_size": 518, "max_pixels": 178_956_970, "batch_size": 1})
+
+
+def test_a_damaged_video_is_exit_code_1(monkeypatch):
+    report = VideoReport(Path("o.mp4"), 3, "no audio", None, None, "in.mp4: damaged")
+    record(monkeypatch, "dav2_jax.inference.video", "depth_video", report)
+    assert run("video in.mp4 o.mp4") == 1
+    assert run("video in.mp4 o.mp4 --input-size 5") == 2
+
+
 def test_convert_passes_every_flag_on(monkeypatch, capsys):
     calls = record(monkeypatch, "dav2_jax.convert.convert", "convert", "converted 3 tensors")
     assert run("convert small small.ckpt") == 0
@@ -287,8 +322,11 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "no verb given: use one of predict, convert, verify, bench, models (dav2 --help says more)"),
-        ("draw", "'draw' is no verb: use one of predict, convert, verify, bench, models (dav2 --help says more)"),
+        ("", "no verb given: use one of predict, video, convert, verify, bench, models (dav2 --help says more)"),
+        (
+            "draw",
+            "'draw' is no verb: use one of predict, video, convert, verify, bench, models (dav2 --help says more)",
+        ),
         ("predict a --formt npy", "Unrecognized options: --formt, npy: see dav2 predict --help"),
         ("predict --format tiff", "invalid choice 'tiff' for argument '--format'. Expected one of ('color', "),
         ("predict a --input-size x", "Error parsing --input-size: invalid literal for int() with base 10: 'x': see"),
@@ -333,7 +371,7 @@ def test_help_of_predict_explains_every_format_and_flag(capsys):
 def test_help_gives_every_verb_one_line(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in ("predict", "convert", "verify", "bench", "models"):
+    for verb in ("predict", "video", "convert", "verify", "bench", "models"):
         assert len([line for line in shown.splitlines() if line.startswith(f"  {verb} ")]) == 1
     for words in ("--debug", "--version", "number of photos that failed (125: that many", "over the tolerance"):
         assert words in shown

@@ -71,29 +71,37 @@ class Depth:
         finite = self.values[np.isfinite(self.values)]
         return finite.size == 0 or bool(finite.min() == finite.max())
 
-    def gray(self) -> np.ndarray:
+    def gray(self, limits: tuple[float, float] | None = None) -> np.ndarray:
         """(H, W) uint8: smallest value 0, largest 255, truncated as in the official run.py.
 
-        Non-finite values do not count for the range and become 0; a constant map becomes all 0.
-        """
-        if self.is_constant:
-            return np.zeros(self.shape, np.uint8)
-        finite = np.isfinite(self.values)
-        low, high = self.values[finite].min(), self.values[finite].max()
-        v = (np.where(finite, self.values, low) - low) / (high - low) * np.float32(255.0)
-        return v.astype(np.uint8)
+        limits  values (low, high) to draw as 0 and 255 in place of those two, so that pictures of different maps
+                compare; what lies beyond is clipped.
 
-    def color(self) -> np.ndarray:
+        Non-finite values do not count for the range and become 0; without any range (high not above low) all is 0.
+        """
+        finite = np.isfinite(self.values)
+        if limits is None:
+            known = self.values[finite]
+            low, high = (known.min(), known.max()) if known.size else (np.float32(0), np.float32(0))
+        else:
+            low, high = np.float32(limits[0]), np.float32(limits[1])
+        if not high > low:
+            return np.zeros(self.shape, np.uint8)
+        v = (np.where(finite, self.values, low) - low) / (high - low) * np.float32(255.0)
+        return (v if limits is None else v.clip(0, 255)).astype(np.uint8)
+
+    def color(self, limits: tuple[float, float] | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB: `gray` through matplotlib's Spectral_r, or Spectral for metres: near is red in both."""
         table = _color_table("Spectral_r" if self.unit == "disparity" else "Spectral")
-        return table.take(self.gray(), axis=0)  # four times as fast as table[gray]
+        return table.take(self.gray(limits), axis=0)  # four times as fast as table[...]
 
-    def side_by_side(self) -> np.ndarray:
-        """(H, 2W + 50, 3) uint8 RGB: photo, white strip, `color`. Raises Dav2Error where the photo is not known."""
+    def side_by_side(self, limits: tuple[float, float] | None = None, *, gray: bool = False) -> np.ndarray:
+        """(H, 2W + 50, 3) uint8 RGB: photo, white strip, `color` (or `gray`). Raises Dav2Error without the photo."""
         if self.image is None:
             raise Dav2Error("side by side needs the photo: this Depth has no image")
         strip = np.full((self.shape[0], STRIP_WIDTH, 3), 255, np.uint8)
-        return np.concatenate([self.image, strip, self.color()], axis=1)
+        depth = np.repeat(self.gray(limits)[..., None], 3, axis=-1) if gray else self.color(limits)
+        return np.concatenate([self.image, strip, depth], axis=1)
 
     def save(
         self,

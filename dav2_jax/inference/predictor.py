@@ -160,7 +160,7 @@ class Model:
     @property
     def batch_size(self) -> int:
         """Photos in a batch unless the caller says otherwise."""
-        return 1 if self.devices[0].platform == "cpu" else ACCELERATOR_BATCH * len(self.devices)
+        return usual_batch_size(self.devices)
 
     def features(self, photo, *, input_size: int = 518, max_pixels: int = MAX_PIXELS) -> tuple[jax.Array, ...]:
         """The encoder's four taps for one photo, each [h, w, D]: one token a 14 x 14 patch of the resized photo.
@@ -199,6 +199,12 @@ class Model:
         else:
             values = postprocess(net, height, width)
         return Depth(values, self.config.unit, image=image, max_depth=self.config.max_depth, focal_length=focal_length)
+
+
+def usual_batch_size(devices: Sequence[jax.Device] | None = None) -> int:
+    """Photos in a batch on these devices, or on those that a model takes by itself."""
+    devices = devices or inference_devices()
+    return 1 if devices[0].platform == "cpu" else ACCELERATOR_BATCH * len(devices)
 
 
 def _is_photo(value) -> bool:
