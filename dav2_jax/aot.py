@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dav2_jax import hlo
+from dav2_jax import hlo, sharding
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
@@ -108,7 +106,7 @@ def estimate(
     holds the compiler.
     """
     chip, chips = parse_target(target)
-    mesh = Mesh(np.array(_devices(chip, chips)), ("data",))
+    mesh = sharding.make_mesh(_devices(chip, chips))
     images = jax.ShapeDtypeStruct((batch * chips, height, width, 3), jnp.float32)
     lowered = forward(config, mesh, dtype).lower(depth_anything.abstract_params(config), images)
     start = time.perf_counter()
@@ -140,14 +138,9 @@ def estimate(
     )
 
 
-def forward(config: ModelConfig, mesh: Mesh, dtype):
-    """fn(params, images [B, H, W, 3]) -> [B, H, W], jitted; the batch divides over a mesh of one axis."""
-    (axis,) = mesh.axis_names
-    function = functools.partial(depth_anything.apply, config, dtype=jnp.dtype(dtype))
-    specs = PartitionSpec(), PartitionSpec(axis)
-    function = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False)
-    whole, split = (NamedSharding(mesh, spec) for spec in specs)
-    return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
+def forward(config: ModelConfig, mesh: jax.sharding.Mesh, dtype):
+    """fn(params, images [B, H, W, 3]) -> [B, H, W], jitted; the batch is split over the mesh."""
+    return sharding.over_batch(functools.partial(depth_anything.apply, config, dtype=jnp.dtype(dtype)), mesh)
 
 
 def _devices(chip: str, chips: int) -> list:

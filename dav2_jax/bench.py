@@ -13,9 +13,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dav2_jax import aot
+from dav2_jax import aot, sharding
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.formats import atomic
 from dav2_jax.inference.preprocess import check_input_size
@@ -84,8 +83,8 @@ def time_model(config: ModelConfig, batch: int, size: int, dtype: str, runs: int
     ceiling: FLOP/s of `matmul_ceiling`.
     """
     devices = jax.local_devices()
-    mesh = Mesh(np.array(devices), ("data",))
-    whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("data")))
+    mesh = sharding.make_mesh(devices)
+    whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     params = jax.jit(depth_anything.init, static_argnums=0, out_shardings=whole)(config, jax.random.key(0))
     images = jax.device_put(np.ones((batch * len(devices), size, size, 3), np.float32), split)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -37,6 +37,19 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, P())
+
+
+def over_batch(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    """function(params, batch) under `jit`: parameters whole on every device, batch and results split over all.
+
+    Each device runs the function on its share, by `jax.shard_map`: where XLA itself divides a program, it takes plain
+    operations in place of the TPU kernels (`model.tpu_kernel`).
+    """
+    whole, split = replicated(mesh), batch_sharding(mesh)
+    if mesh.size > 1:
+        specs = {"in_specs": (whole.spec, split.spec), "out_specs": split.spec}
+        function = jax.shard_map(function, mesh=mesh, check_vma=False, **specs)
+    return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
 
 
 def inference_devices() -> list[jax.Device]:

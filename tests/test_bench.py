@@ -5,9 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
-from dav2_jax import aot, bench, hlo
+from dav2_jax import aot, bench, hlo, sharding
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import PRESETS, ModelConfig
@@ -46,7 +45,7 @@ def test_json_in_place_of_the_table(tiny, capsys):
 def test_what_is_timed_is_the_model():
     params = depth_anything.init(TINY, jax.random.key(0))
     images = np.random.default_rng(0).standard_normal((8, 28, 42, 3), np.float32)
-    ours = aot.forward(TINY, Mesh(np.array(jax.devices()), ("data",)), "float32")(params, images)
+    ours = aot.forward(TINY, sharding.make_mesh(jax.devices()), "float32")(params, images)
     np.testing.assert_allclose(ours, depth_anything.apply(TINY, params, images), rtol=1e-5, atol=1e-6)
 
 

@@ -45,7 +45,7 @@ class Programs:
         key = (function, batch.shape, batch.dtype)
         if key not in self._programs:
             start = time.perf_counter()
-            self._programs[key] = jax.jit(function).lower(self._placed[count], batch).compile()
+            self._programs[key] = sharding.over_batch(function, mesh).lower(self._placed[count], batch).compile()
             self.compiled[key] = time.perf_counter() - start
         return self._programs[key](self._placed[count], batch)
 
