@@ -57,35 +57,58 @@ def self_attention(qkv: jax.Array, heads: int) -> jax.Array:
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Softmax attention, unmasked; q, k, v and the result are [B, K, N, C].
 
-    Queries go through in blocks, so the N x N scores never stand in memory at once. On a CPU a block that stays in
-    the cache is also several times faster; elsewhere blocks are only there to bound memory at high resolution.
+    The N x N scores of all heads never stand in memory at once. A CPU takes one head at a time, the others a block of
+    queries of all heads, which at ordinary sizes is all of them: there, blocks only bound memory at high resolution.
     """
     return lax.platform_dependent(
         q,
         k,
         v,
-        cpu=functools.partial(_blocked_attention, block=256),
+        cpu=functools.partial(_attention_by_head, scores=2**21),
         default=functools.partial(_blocked_attention, block=4096),
     )
 
 
-def _blocked_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, block: int) -> jax.Array:
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """q [..., Q, C], already scaled; k, v [..., N, C] -> [..., Q, C]."""
+    scores = jnp.einsum("...qc,...nc->...qn", q, k, precision=PRECISION, preferred_element_type=jnp.float32)
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
+    # Divided after the product: one pass less over the scores.
+    weights = weights.astype(v.dtype)
+    out = jnp.einsum("...qn,...nc->...qc", weights, v, precision=PRECISION, preferred_element_type=jnp.float32)
+    return (out / total).astype(v.dtype)
+
+
+def _attention_by_head(q: jax.Array, k: jax.Array, v: jax.Array, *, scores: int) -> jax.Array:
+    """A loop over heads, and over blocks of queries where one head has more than `scores` scores.
+
+    Measured on two cores with 6 heads of 1370 tokens: 17 ms a layer with jax 0.10.2 and 14 ms with 0.12, against 22
+    and 17 ms for blocks of 229 queries of all heads. The product, the maximum and the exponential are one XLA fusion.
+    """
     batch, heads, n, channels = q.shape
     q = q * (channels**-0.5)
+    if batch * heads * n * n <= scores:
+        return _attend(q, k, v)
+    block = max(1, scores // n)
+    out = lax.map(lambda head: _by_block(*head, block), [x.reshape(-1, 1, 1, n, channels) for x in (q, k, v)])
+    return out.reshape(batch, heads, n, channels)
 
-    def attend(q_block):  # [B, K, Q, C]
-        scores = jnp.einsum("bkqc,bknc->bkqn", q_block, k, precision=PRECISION, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-        out = jnp.einsum("bkqn,bknc->bkqc", weights, v, precision=PRECISION, preferred_element_type=jnp.float32)
-        return out.astype(v.dtype)
 
+def _blocked_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, block: int) -> jax.Array:
+    return _by_block(q * (q.shape[-1] ** -0.5), k, v, block)
+
+
+def _by_block(q: jax.Array, k: jax.Array, v: jax.Array, block: int) -> jax.Array:
+    """`_attend` for [B, K, N, C], `block` queries at a time."""
+    batch, heads, n, channels = q.shape
     blocks = -(-n // block)
     if blocks == 1:
-        return attend(q)
+        return _attend(q, k, v)
     size = -(-n // blocks)  # even blocks: at most `blocks - 1` queries of padding
     q = jnp.pad(q, ((0, 0), (0, 0), (0, blocks * size - n), (0, 0)))
     q = q.reshape(batch, heads, blocks, size, channels).transpose(2, 0, 1, 3, 4)
-    out = lax.map(attend, q).transpose(1, 2, 0, 3, 4)
+    out = lax.map(lambda q_block: _attend(q_block, k, v), q).transpose(1, 2, 0, 3, 4)
     return out.reshape(batch, heads, blocks * size, channels)[:, :, :n]
 
 
@@ -94,6 +117,8 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int
 
     Written-out padding, because "SAME" pads (0, 1) where PyTorch pads (1, 1) when the stride is 2 and the side even.
     """
+    if bias is not None and kernel.shape[0] == kernel.shape[3] == stride == 1:
+        return linear(x, kernel[0, 0], bias)  # as a convolution, 25 ms and not 11 with jax 0.10.2 on a CPU
     pad = (kernel.shape[0] - 1) // 2
     y = lax.conv_general_dilated(
         x,

@@ -60,7 +60,7 @@ def test_gelu_is_the_exact_one():
     assert np.abs(ops.gelu(x) - jax.nn.gelu(x, approximate=True)).max() > 1e-4
 
 
-@pytest.mark.parametrize("n", [1, 7, 256, 257, 600])
+@pytest.mark.parametrize("n", [1, 7, 256, 257, 600, 1500])
 def test_attention(n):
     q, k, v = (normal(2, 3, n, 16) for _ in range(3))
     reference = F.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)))
@@ -82,6 +82,12 @@ def test_conv(size, stride, height):
     weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
     reference = F.conv2d(nchw(x), weight, torch.from_numpy(bias), stride=stride, padding=size // 2)
     assert_close(ops.conv(x, kernel, bias, stride=stride), nhwc(reference))
+
+
+def test_conv_to_one_channel():
+    x, kernel, bias = normal(2, 6, 9, 4), normal(1, 1, 4, 1), normal(1)
+    reference = F.conv2d(nchw(x), torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()), torch.from_numpy(bias))
+    assert_close(ops.conv(x, kernel, bias), nhwc(reference))
 
 
 @pytest.mark.parametrize("size", [2, 4])
