@@ -57,15 +57,15 @@ def self_attention(qkv: jax.Array, heads: int) -> jax.Array:
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Softmax attention, unmasked; q, k, v and the result are [B, K, N, C].
 
-    The N x N scores of all heads never stand in memory at once. A CPU takes one head at a time, the others a block of
-    queries of all heads, which at ordinary sizes is all of them: there, blocks only bound memory at high resolution.
+    The scores in memory at once are bounded, at any resolution: 8 MB on a CPU, where they stay in the cache and one
+    head is taken at a time, and 2 GB elsewhere, which at ordinary sizes is all of them.
     """
     return lax.platform_dependent(
         q,
         k,
         v,
         cpu=functools.partial(_attention_by_head, scores=2**21),
-        default=functools.partial(_blocked_attention, block=4096),
+        default=functools.partial(_attention_of_all_heads, scores=2**29),
     )
 
 
@@ -95,8 +95,9 @@ def _attention_by_head(q: jax.Array, k: jax.Array, v: jax.Array, *, scores: int)
     return out.reshape(batch, heads, n, channels)
 
 
-def _blocked_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, block: int) -> jax.Array:
-    return _by_block(q * (q.shape[-1] ** -0.5), k, v, block)
+def _attention_of_all_heads(q: jax.Array, k: jax.Array, v: jax.Array, *, scores: int) -> jax.Array:
+    batch, heads, n, channels = q.shape
+    return _by_block(q * (channels**-0.5), k, v, max(1, scores // (batch * heads * n)))
 
 
 def _by_block(q: jax.Array, k: jax.Array, v: jax.Array, block: int) -> jax.Array:

@@ -67,6 +67,13 @@ def test_attention(n):
     assert_close(ops.attention(q, k, v), reference)
 
 
+@pytest.mark.parametrize("scores", [1, 1000, 2**29])
+def test_attention_of_other_platforms(scores):
+    q, k, v = (normal(2, 3, 70, 16) for _ in range(3))
+    reference = F.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)))
+    assert_close(ops._attention_of_all_heads(q, k, v, scores=scores), reference)
+
+
 def test_attention_holds_no_square():
     """The N x N scores must not stand in memory: for 4,000 tokens they alone would be 192 MB."""
     shape = jax.ShapeDtypeStruct((1, 3, 4000, 16), jnp.float32)
