@@ -462,13 +462,11 @@ PROGRAM = """
     from dav2_jax.inference.depth import Depth
 
     class Model:
-        number = 0
-
-        def predict(self, image, **options):
-            Model.number += 1
-            if Model.number > int(sys.argv[1]):
-                time.sleep(60)
-            return Depth(image.mean(axis=-1, dtype=np.float32), "disparity", image)
+        def predict(self, frames, **options):
+            for number, image in enumerate(frames):
+                if number >= int(sys.argv[1]):
+                    time.sleep(60)
+                yield Depth(image.mean(axis=-1, dtype=np.float32), "disparity", image)
 
     video.CHUNK = 8
     hub.load = lambda *arguments, **options: Model()
