@@ -50,6 +50,7 @@ class Worker:
         self.name, self.log = name, folder / f"log-{name}.txt"
         ours = name in OURS.values()
         environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",  # also where there is something faster
             "HF_HUB_OFFLINE": "1",
             "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
             "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -96,8 +96,8 @@ def torch_compile(folder: Path, x: np.ndarray, threads: int) -> Forward:
     import torch
     import torch._inductor.config as inductor
 
-    # Freezing (weights become constants in the layout that oneDNN likes) takes 3 % off. On top of it, the mode
-    # "max-autotune-no-cudagraphs" was the same within 1 %, and so was channels_last against contiguous.
+    # Freezing: weights become constants in the layout that oneDNN likes. Best of 9 runs of ViT-S: 0.506 s without it,
+    # 0.486 s with it, 0.495 s with channels_last too, 0.483 s with mode="max-autotune-no-cudagraphs" on top.
     inductor.freezing = True
     model, images = _torch_model(folder, x, threads)
     compiled = torch.compile(model)
