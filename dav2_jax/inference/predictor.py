@@ -66,6 +66,8 @@ class Model:
         self.devices = list(devices or inference_devices())
         self.fn = functools.partial(depth_anything.apply, config, dtype=self.dtype)
         self.programs = Programs(_with_kernels_in(self.dtype, params), self.devices)
+        # Programs are kept by function object: one for each pair of options, freed with this model.
+        self._whole = functools.lru_cache(self._from_photos)
 
     def __repr__(self) -> str:
         return f"Model({self.config.encoder}, {self.config.kind}, {self.config.unit}, {self.dtype})"
@@ -147,8 +149,9 @@ class Model:
             raise Dav2Error(f"a batch must be uint8 RGB [B, H, W, 3], not {images.dtype} {list(images.shape)}")
         return self.programs(self._whole(input_size, resize), images)
 
-    @functools.lru_cache  # noqa: B019  a program belongs to the function object, and both to this model
-    def _whole(self, input_size: int, resize: Resize):
+    def _from_photos(self, input_size: int, resize: Resize):
+        """The function (params, uint8 photos) of `predict_batch`."""
+
         def whole(params, images):
             depth = self.fn(params, preprocess_on_device(images, input_size))
             if resize == "photo":

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 import dav2_jax
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.depth import STRIP_WIDTH, Depth
-from dav2_jax.inference.formats import FORMATS, atomic
+from dav2_jax.inference.formats import FORMATS, atomic, save_png
 from dav2_jax.inference.preprocess import MAX_PIXELS
 from dav2_jax.inference.steady import CutDetector, Flicker, SteadyRange
 from dav2_jax.inference.video_output import CONTAINERS, ChunkEncoder, Container, join
@@ -218,7 +217,7 @@ class _Job:
                 FORMATS[self.look.format].write(depth, path)
                 return
             with atomic(path) as temporary:
-                Image.fromarray(self._picture(depth, pts)).save(temporary, format="PNG")
+                save_png(self._picture(depth, pts), temporary)
 
         yield write
 
