@@ -19,8 +19,8 @@ from dav2_jax.inference import pipeline
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.predictor import Model
-from dav2_jax.inference.preprocess import read_image
 from dav2_jax.inference.video import Look, VideoReport
+from dav2_jax.photo import read_image
 
 
 @pytest.fixture(autouse=True)

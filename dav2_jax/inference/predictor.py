@@ -18,11 +18,12 @@ from dav2_jax.inference import pipeline
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.geometry import focal_from_exif
 from dav2_jax.inference.pipeline import Outcome
-from dav2_jax.inference.preprocess import MAX_PIXELS, postprocess, preprocess, preprocess_on_device, read_image
+from dav2_jax.inference.preprocess import postprocess, preprocess, preprocess_on_device
 from dav2_jax.inference.programs import Programs
 from dav2_jax.model import depth_anything, ops
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.depth_anything import Params
+from dav2_jax.photo import MAX_PIXELS, read_image
 from dav2_jax.sharding import inference_devices
 
 Resize = Literal["photo", "network"]

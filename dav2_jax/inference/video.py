@@ -25,11 +25,11 @@ import dav2_jax
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.depth import STRIP_WIDTH, Depth
 from dav2_jax.inference.formats import FORMATS, atomic, save_png
-from dav2_jax.inference.preprocess import MAX_PIXELS
 from dav2_jax.inference.steady import CutDetector, Flicker, SteadyRange
 from dav2_jax.inference.video_output import CONTAINERS, ChunkEncoder, Container, join
 from dav2_jax.inference.video_source import open_source
 from dav2_jax.inference.video_work import Work
+from dav2_jax.photo import MAX_PIXELS
 
 CHUNK = 64  # frames: a stop loses the work on less than that
 

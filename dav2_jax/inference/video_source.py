@@ -21,7 +21,7 @@ import numpy as np
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.inputs import find_inputs
-from dav2_jax.inference.preprocess import MAX_PIXELS, read_image
+from dav2_jax.photo import MAX_PIXELS, read_image
 
 FOLDER_FPS = 24
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED

@@ -106,7 +106,7 @@ def _load(arguments: argparse.Namespace):
 
 
 def _pixels(path: Path) -> np.ndarray:
-    from dav2_jax.inference.preprocess import read_image
+    from dav2_jax.photo import read_image
 
     return read_image(path)[0]
 

@@ -1,0 +1,1 @@
+"""Images with depth: procedural scenes, datasets on disk, records, loading and augmentation."""

@@ -1,0 +1,173 @@
+"""Arrays of depth or disparity from files: 16-bit PNG, npy, npz, EXR, PFM and Sintel's dpt.
+
+Each reader gives the stored numbers, [H, W]; what they mean (unit, what is invalid) is the dataset's matter. A file is
+refused, as Dav2Error in one line that starts with its path, before anything larger than the file itself, or than
+`MAX_PIXELS` pixels, is allocated. Missing files raise FileNotFoundError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dav2_jax.errors import Dav2Error
+from dav2_jax.photo import MAX_PIXELS
+
+
+def read(path: Path) -> np.ndarray:
+    """[H, W] from any of the formats, by the ending of the name. Raises Dav2Error for others, or damaged files."""
+    ending = path.suffix.lower()
+    if ending not in READERS:
+        raise Dav2Error(f"{path}: depth cannot be read from {ending!r}: use one of {' '.join(READERS)}")
+    return READERS[ending](path)
+
+
+def read_png(path: Path) -> np.ndarray:
+    """uint8 or uint16 [H, W], the stored steps of a gray PNG."""
+    from PIL import Image
+
+    with _named(path), Image.open(path) as image:
+        _check_size(*image.size[::-1])
+        if image.mode not in ("L", "I;16", "I;16B", "I"):
+            raise Dav2Error(f"is a {image.mode} picture, not one of 8- or 16-bit gray")
+        values = np.asarray(image)
+    return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array as stored, without axes of length 1 at the end. Objects, which could run code, are refused."""
+    with _named(path):
+        # Mapped first: a header that promises more than the file holds fails here.
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.array(_two_axes(values))
+
+
+def read_npz(path: Path, name: str = "depth") -> np.ndarray:
+    """The array of this name, or the only one there is."""
+    with _named(path), zipfile.ZipFile(path) as archive:
+        entries = archive.namelist()
+        entry = entries[0] if len(entries) == 1 else f"{name}.npy"
+        if entry not in entries:
+            raise Dav2Error(f'has no array "{name}": it has {", ".join(Path(one).stem for one in entries)}')
+        with archive.open(entry) as file:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+            shape = (read_header or np.lib.format.read_array_header_2_0)(file)[0]
+            _check_size(*(shape or (0,)))
+        with archive.open(entry) as file:
+            return _two_axes(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def read_exr(path: Path, channels: tuple[str, ...] = ("Z", "Y", "R")) -> np.ndarray:
+    """The first of these channels that the file has, or its only one; float32 (stored as half, float or uint).
+
+    R also stands for the three or four channels of a colour picture, of which it takes the first.
+    """
+    import OpenEXR
+
+    with _named(path):
+        path.stat()  # OpenEXR has one exception for everything
+        _check_exr_size(path)
+        with OpenEXR.File(str(path)) as file:
+            found = {name: channel.pixels for name, channel in file.channels().items()}
+    for colours in {"RGB", "RGBA"} & found.keys():
+        found["R"] = found[colours][..., 0]
+    name = next((name for name in channels if name in found), next(iter(found)) if len(found) == 1 else None)
+    if name is None:
+        raise Dav2Error(f"{path}: has the channels {', '.join(found)}, none of which is {', '.join(channels)}")
+    return found[name].astype(np.float32)
+
+
+def read_pfm(path: Path) -> np.ndarray:
+    """float32, top row first. A PFM keeps the bottom row first; the sign of its scale says the order of bytes.
+
+    A colour PFM gives its first channel. The magnitude of the scale is not applied, as in every dataset's own reader.
+    Source: http://netpbm.sourceforge.net/doc/pfm.html
+    """
+    with _named(path):
+        data = path.read_bytes()
+        fields = data[:200].split(maxsplit=4)
+        if len(fields) < 4 or fields[0] not in (b"PF", b"Pf"):
+            raise Dav2Error("is no PFM file")
+        kind, width, height, scale = fields[0], int(fields[1]), int(fields[2]), float(fields[3])
+        start = 0
+        for field in fields[:4]:
+            start = data.index(field, start) + len(field)
+        start += 1  # one white space; binary data may begin with bytes that look like more
+        channels = 3 if kind == b"PF" else 1
+        values = _raw(data[start:], height, width, "<f4" if scale < 0 else ">f4", channels)
+    return values[::-1].astype(np.float32)
+
+
+def read_dpt(path: Path) -> np.ndarray:
+    """float32, from MPI Sintel's depth format: the tag 202021.25, width, height, values, all little-endian."""
+    with _named(path):
+        data = path.read_bytes()
+        if len(data) < 12 or struct.unpack_from("<f", data)[0] != 202021.25:
+            raise Dav2Error("is no Sintel depth file: it does not begin with the tag 202021.25")
+        width, height = struct.unpack_from("<ii", data, 4)
+        return _raw(data[12:], height, width, "<f4").astype(np.float32)
+
+
+def read_raw(path: Path, height: int, width: int) -> np.ndarray:
+    """float32, from little-endian float32 values without a header, as ETH3D stores depth."""
+    with _named(path):
+        return _raw(path.read_bytes(), height, width, "<f4").astype(np.float32)
+
+
+READERS: dict[str, Callable[[Path], np.ndarray]] = {
+    ".png": read_png,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".exr": read_exr,
+    ".pfm": read_pfm,
+    ".dpt": read_dpt,
+}
+
+
+def _raw(data: bytes, height: int, width: int, dtype: str, channels: int = 1) -> np.ndarray:
+    _check_size(height, width)
+    wanted = height * width * channels * 4
+    if len(data) != wanted:
+        raise Dav2Error(f"{len(data):,} bytes of values where {width} x {height} need {wanted:,}: is it whole?")
+    return np.frombuffer(data, dtype).reshape(height, width, channels)[..., 0]
+
+
+def _two_axes(values: np.ndarray) -> np.ndarray:
+    while values.ndim > 2 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise Dav2Error(f"holds {values.dtype} {list(values.shape)}, not numbers [H, W]")
+    return values
+
+
+def _check_size(height: int, width: int = 1, *more: int) -> None:
+    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+        raise Dav2Error(f"claims {width} x {height} pixels: from 1 to {MAX_PIXELS:,} can be read")
+
+
+def _check_exr_size(path: Path) -> None:
+    import OpenEXR
+
+    with OpenEXR.File(str(path), header_only=True) as file:
+        (left, top), (right, bottom) = file.header()["dataWindow"]
+    _check_size(int(bottom) - int(top) + 1, int(right) - int(left) + 1)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever a format's reader raises becomes a Dav2Error that starts with the path; a missing file stays one."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Dav2Error as error:
+        raise Dav2Error(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, SyntaxError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise Dav2Error(f"{path}: damaged or unreadable ({reason}): check the file") from e

@@ -1,0 +1,133 @@
+"""Depth files, written byte by byte here, and read."""
+
+import struct
+
+import numpy as np
+import OpenEXR
+import pytest
+from PIL import Image
+
+from dav2_jax.data import depth_files
+from dav2_jax.errors import Dav2Error
+
+VALUES = np.arange(1, 13, dtype=np.float32).reshape(3, 4) / 7  # no symmetry: a flip or a transposition shows
+
+
+def exr(path, channels, dtype=np.float32):
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {name: values.astype(dtype) for name, values in channels.items()}).write(str(path))
+
+
+@pytest.mark.parametrize(("scale", "order"), [(b"-1.0", "<f4"), (b"1.0", ">f4"), (b"-0.5", "<f4")])
+@pytest.mark.parametrize(("kind", "channels"), [(b"Pf", 1), (b"PF", 3)])
+def test_pfm_is_bottom_up_in_either_order_of_bytes(tmp_path, scale, order, kind, channels):
+    rows = np.repeat(VALUES[::-1, :, None], channels, -1)
+    rows[..., 1:] = -1  # of a colour file the first channel counts
+    (tmp_path / "a.pfm").write_bytes(kind + b"\n4 3\n" + scale + b"\n" + rows.astype(order).tobytes())
+    read = depth_files.read(tmp_path / "a.pfm")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, VALUES)
+
+
+def test_a_pfm_whose_values_begin_like_white_space(tmp_path):
+    values = np.frombuffer(b"\n \t\n" * 12, "<f4").reshape(3, 4)
+    (tmp_path / "a.pfm").write_bytes(b"Pf 4 3 -1\n" + values[::-1].tobytes())
+    np.testing.assert_array_equal(depth_files.read_pfm(tmp_path / "a.pfm"), values)
+
+
+def test_dpt_and_raw(tmp_path):
+    body = VALUES.astype("<f4").tobytes()
+    (tmp_path / "a.dpt").write_bytes(struct.pack("<fii", 202021.25, 4, 3) + body)
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "a.dpt"), VALUES)
+    (tmp_path / "raw").write_bytes(body)
+    np.testing.assert_array_equal(depth_files.read_raw(tmp_path / "raw", 3, 4), VALUES)
+    with pytest.raises(Dav2Error, match=r"raw: 48 bytes of values where 5 x 3 need 60"):
+        depth_files.read_raw(tmp_path / "raw", 3, 5)
+
+
+def test_png_keeps_all_sixteen_bits(tmp_path):
+    steps = np.array([[0, 1, 255], [256, 40000, 65535]], np.uint16)
+    Image.fromarray(steps).save(tmp_path / "a.png")
+    read = depth_files.read(tmp_path / "a.png")
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, steps)
+    Image.fromarray(steps.astype(np.uint8)).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "b.png"), steps.astype(np.uint8))
+    Image.new("RGB", (3, 2)).save(tmp_path / "c.png")
+    with pytest.raises(Dav2Error, match=r"c\.png: is a RGB picture"):
+        depth_files.read(tmp_path / "c.png")
+
+
+def test_npy_and_npz(tmp_path):
+    np.save(tmp_path / "a.npy", VALUES[..., None].astype(">f8"))
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "a.npy"), VALUES.astype(np.float64))
+    np.savez_compressed(tmp_path / "b.npz", depth=VALUES, other=VALUES * 2)
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "b.npz"), VALUES)
+    np.savez(tmp_path / "c.npz", anything=VALUES)
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "c.npz"), VALUES)
+    np.savez(tmp_path / "d.npz", x=VALUES, y=VALUES)
+    with pytest.raises(Dav2Error, match=r'd\.npz: has no array "depth": it has x, y'):
+        depth_files.read(tmp_path / "d.npz")
+    np.save(tmp_path / "e.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(Dav2Error, match=r"e\.npy: damaged or unreadable"):
+        depth_files.read(tmp_path / "e.npy")
+    np.save(tmp_path / "f.npy", np.zeros((2, 3, 4)))
+    with pytest.raises(Dav2Error, match=r"f\.npy: holds float64 \[2, 3, 4\], not numbers \[H, W\]"):
+        depth_files.read(tmp_path / "f.npy")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_exr_takes_the_channel_of_depth(tmp_path, dtype):
+    wanted = VALUES.astype(dtype).astype(np.float32)
+    for name, channels in {"z": {"Z": VALUES, "A": VALUES * 0}, "y": {"Y": VALUES}, "own": {"disp": VALUES}}.items():
+        exr(tmp_path / f"{name}.exr", channels, dtype)
+        np.testing.assert_array_equal(depth_files.read(tmp_path / f"{name}.exr"), wanted)
+    exr(tmp_path / "rgb.exr", {"R": VALUES, "G": VALUES * 2, "B": VALUES * 3}, dtype)
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "rgb.exr"), wanted)
+    exr(tmp_path / "two.exr", {"U": VALUES, "V": VALUES}, dtype)
+    with pytest.raises(Dav2Error, match=r"two\.exr: has the channels U, V, none of which is Z, Y, R"):
+        depth_files.read(tmp_path / "two.exr")
+
+
+def test_damaged_files_are_named(tmp_path):
+    exr(tmp_path / "a.exr", {"Z": VALUES})
+    np.save(tmp_path / "a.npy", VALUES)
+    np.savez(tmp_path / "a.npz", depth=VALUES)
+    Image.fromarray(np.zeros((30, 40), np.uint16) + np.arange(40, dtype=np.uint16)).save(tmp_path / "a.png")
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n4 3\n-1\n" + VALUES.tobytes())
+    (tmp_path / "a.dpt").write_bytes(struct.pack("<fii", 202021.25, 4, 3) + VALUES.tobytes())
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        depth_files.read(path)
+        for data in (b"", b"not depth at all" * 8, whole[: len(whole) // 2], whole[:-3]):
+            path.write_bytes(data)
+            if path.suffix == ".png" and data == whole[:-3]:
+                continue  # Pillow does not need the end of the last chunk
+            with pytest.raises(Dav2Error, match=rf"{path.name}: "):
+                depth_files.read(path)
+        path.unlink()
+        with pytest.raises(FileNotFoundError):
+            depth_files.read(path)
+    with pytest.raises(Dav2Error, match=r"a\.bmp: depth cannot be read from '\.bmp'"):
+        depth_files.read(tmp_path / "a.bmp")
+
+
+def test_a_header_cannot_ask_for_more_memory_than_the_file_is_worth(tmp_path):
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n400000 300000\n-1\n1234")
+    (tmp_path / "a.dpt").write_bytes(struct.pack("<fii", 202021.25, 400000, 300000) + b"1234")
+    np.save(tmp_path / "a.npy", VALUES)
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes().replace(b"(3, 4)", b"(300000, 400000)"))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(Dav2Error, match=rf"{path.name}: "):
+            depth_files.read(path)
+    values = np.lib.format.magic(1, 0)
+    import io
+    import zipfile
+
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (300000, 400000)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("depth.npy", head.getvalue())
+    assert head.getvalue().startswith(values)
+    with pytest.raises(Dav2Error, match=r"a\.npz: claims 400000 x 300000 pixels"):
+        depth_files.read(tmp_path / "a.npz")
