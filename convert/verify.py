@@ -17,7 +17,7 @@ from dav2_jax.convert.convert import Weights, load_tensors, open_source
 from dav2_jax.convert.recognise import Told
 from dav2_jax.convert.torch_reference import torch_reference
 from dav2_jax.errors import Dav2Error
-from dav2_jax.inference.formats import atomic
+from dav2_jax.files import atomic
 from dav2_jax.inference.preprocess import network_size, postprocess, preprocess
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig

@@ -16,7 +16,7 @@ import numpy as np
 
 from dav2_jax import aot, sharding
 from dav2_jax.errors import Dav2Error
-from dav2_jax.inference.formats import atomic
+from dav2_jax.files import atomic
 from dav2_jax.inference.preprocess import check_input_size
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import PATCH, PRESETS, ModelConfig

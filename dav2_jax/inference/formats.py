@@ -1,32 +1,25 @@
-"""Depth in files: ONE table of output formats, a writer for each, and readers for those that keep the values.
-
-A file appears whole or not at all: it is written under a hidden temporary name in its own folder and then renamed.
-"""
+"""Depth in files: ONE table of output formats, a writer for each, and readers for those that keep the values."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
 import os
-import platform
-import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.files import atomic, save_png
 from dav2_jax.inference import geometry
 from dav2_jax.inference.edges import EDGE
 
 if TYPE_CHECKING:
-    from PIL.PngImagePlugin import PngInfo
-
     from dav2_jax.inference.depth import Depth
 
 RELATIVE_PLY = (
@@ -34,50 +27,9 @@ RELATIVE_PLY = (
     "proportions: use a metric model (such as metric-indoor-small) for a point cloud in metres"
 )
 
-_HOST = re.sub(r"[^\w.]", "_", platform.node()) or "host"  # a folder may be shared, and process numbers are not
-
 _MILLIMETRES = 0.001  # metres a step, as NYU Depth V2: reaches 65.535 m
 _KITTI_STEP = 1 / 256  # metres a step, as KITTI: reaches 255.996 m
 _LARGEST_IN_MILLIMETRES = 65.0  # metres
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends well and vanishes otherwise.
-
-    An OSError of the block names `path`, not the temporary file, of which nobody knows.
-    """
-    temporary = path.with_name(f".dav2-{_HOST}-{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException as error:  # also KeyboardInterrupt
-        with contextlib.suppress(OSError):  # where it could not even be created
-            temporary.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary), temporary):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-
-
-def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Deletes the temporary files of `atomic` that processes of this machine left in these folders when killed."""
-    for folder in folders:
-        for temporary in folder.glob(f".dav2-{_HOST}-*-*.tmp"):
-            process = temporary.name.removeprefix(f".dav2-{_HOST}-").partition("-")[0]
-            if process.isdecimal() and not _is_running(int(process)):
-                temporary.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    if os.name != "posix":
-        return True  # no way to ask: signal 0 is Ctrl-C on Windows
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # of another user
-    return True
 
 
 def write_color(depth: Depth, path: Path) -> None:
@@ -263,15 +215,6 @@ def read(path: Path) -> dict:
         return readers[path.suffix.lower()](path)
     except (OSError, ValueError, KeyError, SyntaxError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise Dav2Error(f"{path}: cannot be read as depth ({error}): write it again") from error
-
-
-def save_png(pixels: np.ndarray, path: Path, pnginfo: PngInfo | None = None) -> None:
-    """(H, W) uint8 or uint16, or (H, W, 3) uint8 RGB, to a PNG file."""
-    from PIL import Image
-
-    # Of a depth map of 1920 x 1440, level 1 takes 0.17 s and 2.2 MB in colour, 0.21 s and 4.0 MB in 16 bits; Pillow's
-    # default, 6, takes 0.60 s and 1.6 MB, 0.56 s and 3.9 MB: about as long as the small model needs for its prediction.
-    Image.fromarray(pixels).save(path, format="PNG", pnginfo=pnginfo, compress_level=1)
 
 
 def _read_png16(path: Path) -> dict:

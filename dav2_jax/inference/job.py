@@ -20,8 +20,9 @@ from typing import Any
 from tqdm import tqdm
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.files import remove_leftovers
 from dav2_jax.inference.depth import Depth
-from dav2_jax.inference.formats import FORMATS, remove_leftovers
+from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.geometry import choose_focal
 from dav2_jax.inference.inputs import Input
 from dav2_jax.inference.pipeline import Outcome

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 import dav2_jax
 from dav2_jax.errors import Dav2Error
+from dav2_jax.files import atomic, save_png
 from dav2_jax.inference.depth import STRIP_WIDTH, Depth
-from dav2_jax.inference.formats import FORMATS, atomic, save_png
+from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.steady import CutDetector, Flicker, SteadyRange
 from dav2_jax.inference.video_output import CONTAINERS, ChunkEncoder, Container, join
 from dav2_jax.inference.video_source import open_source

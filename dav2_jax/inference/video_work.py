@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
-from dav2_jax.inference.formats import atomic
+from dav2_jax.files import atomic
 
 
 class Work:

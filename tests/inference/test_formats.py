@@ -15,6 +15,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from dav2_jax import files
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference import formats
 from dav2_jax.inference.depth import Depth
@@ -40,13 +41,13 @@ def write(depth, name, folder):
 def test_leftovers_of_killed_processes_are_removed(tmp_path):
     killed = subprocess.Popen([sys.executable, "-c", "pass"])
     killed.wait()
-    with formats.atomic(tmp_path / "x.npy") as ours:  # of a process that runs
+    with files.atomic(tmp_path / "x.npy") as ours:  # of a process that runs
         ours.touch()
         dead = ours.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{killed.pid}-"))
         elsewhere = tmp_path / f".dav2-another.host-{killed.pid}-00.tmp"
         for path in (dead, elsewhere):
             path.touch()
-        formats.remove_leftovers([tmp_path, tmp_path / "not there"])
+        files.remove_leftovers([tmp_path, tmp_path / "not there"])
         assert {path for path in (ours, dead, elsewhere) if path.exists()} == {ours, elsewhere}
 
 
@@ -276,7 +277,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(error, tmp_path):
     path.write_bytes(b"old")
 
     def interrupted():
-        with formats.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             temporary.write_bytes(b"half")
             assert temporary.parent == path.parent
             raise error
