@@ -39,13 +39,12 @@ def photos_before_formats(arguments: list[str]) -> list[str]:
     return others[:front] + photos + others[front:]
 
 
-def parse(function: Callable[..., int], arguments: list[str]) -> Callable[[], int] | None:
+def parse(verb: str, function: Callable[..., int], arguments: list[str]) -> Callable[[], int] | None:
     """The call of `function`, a verb, that a command line asks for; None when it asked for help, which is then shown.
 
     What tyro would print is caught: its help, to fit it in 80 columns, and its errors, which are boxes of many lines,
     to raise the first sentence as Dav2Error.
     """
-    verb = function.__name__
 
     @wraps(function)
     def later(*args, **options):

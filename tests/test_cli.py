@@ -322,10 +322,10 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "no verb given: use one of predict, video, convert, verify, bench, models (dav2 --help says more)"),
+        ("", "no verb given: use one of predict, video, convert, verify, bench, models, data (dav2 --help says more)"),
         (
             "draw",
-            "'draw' is no verb: use one of predict, video, convert, verify, bench, models (dav2 --help says more)",
+            "'draw' is no verb: use one of predict, video, convert, verify, bench, models, data (dav2 --help",
         ),
         ("predict a --formt npy", "Unrecognized options: --formt, npy: see dav2 predict --help"),
         ("predict --format tiff", "invalid choice 'tiff' for argument '--format'. Expected one of ('color', "),
@@ -371,7 +371,7 @@ def test_help_of_predict_explains_every_format_and_flag(capsys):
 def test_help_gives_every_verb_one_line(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in ("predict", "video", "convert", "verify", "bench", "models"):
+    for verb in ("predict", "video", "convert", "verify", "bench", "models", "data"):
         assert len([line for line in shown.splitlines() if line.startswith(f"  {verb} ")]) == 1
     for words in ("--debug", "--version", "number of photos that failed (125: that many", "over the tolerance"):
         assert words in shown
@@ -387,7 +387,7 @@ def test_help_is_laid_out_for_80_columns(line, columns, capsys, monkeypatch):
     body = [text for text in shown.splitlines() if columns == "80" or not text.startswith(" ")]  # others: in boxes
     assert max(map(len, body)) <= 80
     assert "\n\n\n" not in shown
-    assert ("\n$ dav2 " in shown) == (line != "models --help")
+    assert ("\n$ dav2 " in shown) == (line not in ("models --help", "data sources --help"))
 
 
 def test_help_imports_nothing_heavy():

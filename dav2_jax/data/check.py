@@ -1,0 +1,150 @@
+"""Reads examples of a source and says whether they are fit to train on: counts, ranges, broken files, a verdict."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from dav2_jax.data.example import TAGS, Example
+from dav2_jax.data.source import Source
+from dav2_jax.errors import Dav2Error
+
+SHOWN = 10  # broken examples and findings that a report prints in full
+_AHEAD = 64  # examples in memory at once
+
+
+@dataclass
+class Report:
+    """What `check` saw. `problems` are reasons not to train on the source as it is; `str` is the text for people."""
+
+    name: str
+    unit: str
+    total: int  # examples of the source
+    read: int = 0  # of them looked at, without the broken ones
+    broken: list[str] = field(default_factory=list)  # one line each
+    problems: list[str] = field(default_factory=list)
+    about: tuple[str, ...] = ()
+    sizes: Counter = field(default_factory=Counter)  # (width, height) -> examples
+    pixels: int = 0  # of labelled examples
+    valid: int = 0
+    sky: int = 0
+    tags: Counter = field(default_factory=Counter)  # pixels of each
+    labelled: int = 0
+    low: float = np.inf  # of finite valid values of depth (or disparity)
+    high: float = -np.inf
+    medians: list[float] = field(default_factory=list)  # one an example
+    with_intrinsics: int = 0
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.total:,} examples, {self.read:,} read, {len(self.broken):,} broken"]
+        lines += [f"  {fact}" for fact in self.about]
+        common = ", ".join(f"{w} x {h} ({count:,})" for (w, h), count in self.sizes.most_common(4))
+        more = f" and {len(self.sizes) - 4} more" if len(self.sizes) > 4 else ""
+        lines += [f"  sizes       {common}{more}"] if common else []
+        if self.labelled:
+            what = "disparity" if self.unit == "disparity" else f"depth, {self.unit}"
+            values = (
+                f"{self.low:.4g} to {self.high:.4g}, median {np.median(self.medians):.4g}" if self.medians else "none"
+            )
+            lines.append(f"  {what:11} {values}")
+            sky = f", of which sky {self.sky / self.valid:.1%}" if self.sky else ""
+            lines.append(f"  valid       {self.valid / self.pixels:.1%} of all pixels{sky}")
+            if self.tags:
+                shares = ", ".join(f"{TAGS[tag]} {count / self.pixels:.1%}" for tag, count in sorted(self.tags.items()))
+                lines.append(f"  tags        {shares}")
+        if self.read:
+            lines.append(f"  labelled    {self.labelled:,} examples; intrinsics known for {self.with_intrinsics:,}")
+        lines += [f"  broken: {line}" for line in self.broken[:SHOWN]]
+        lines += [f"  broken: and {len(self.broken) - SHOWN:,} more"] if len(self.broken) > SHOWN else []
+        lines += [f"  problem: {line}" for line in self.problems]
+        return "\n".join([*lines, f"verdict: {self.verdict}"])
+
+    @property
+    def verdict(self) -> str:
+        if self.problems or self.broken:
+            count = len(self.problems) + bool(self.broken)
+            return f"look at the {'line' if count == 1 else f'{count} kinds of lines'} above before you train on it"
+        return "fit for training" if self.labelled else "fit for pseudo-labelling: it has no depth of its own"
+
+
+def check(source: Source, limit: int | None = None, *, progress: bool = True) -> Report:
+    """Reads `limit` examples, spread evenly over the source (None: all), in threads, in constant memory."""
+    report = Report(source.name, source.unit, len(source), about=source.about)
+    if not len(source):
+        report.problems.append("there is no example: check the path and the split")
+        return report
+    count = len(source) if limit is None else min(limit, len(source))
+    numbers = [place * len(source) // count for place in range(count)]
+    ids: Counter = Counter()
+    notes: Counter = Counter()
+    first: dict[str, str] = {}
+    for found in tqdm(_read(source, numbers), total=count, unit="example", disable=None if progress else True):
+        if isinstance(found, Dav2Error):
+            report.broken.append(str(found))
+            continue
+        ids[found["id"]] += 1
+        for note in _look(found, report):
+            notes[note] += 1
+            first.setdefault(note, found["id"])
+    twice = [name for name, times in ids.items() if times > 1]
+    if twice:
+        report.problems.append(f"{len(twice):,} ids stand for more than one example, first {twice[0]}")
+    report.problems += [f"{times:,} examples {note}, first {first[note]}" for note, times in notes.items()]
+    report.problems += _unit_problems(report)
+    return report
+
+
+def _read(source: Source, numbers: Sequence[int]) -> Iterator[Example | Dav2Error]:
+    def one(number: int) -> Example | Dav2Error:
+        try:
+            return source[number]
+        except Dav2Error as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(numbers), _AHEAD):
+            yield from pool.map(one, numbers[start : start + _AHEAD])
+
+
+def _look(example: Example, report: Report) -> Iterator[str]:
+    """Adds an example to the report; yields what is odd about it."""
+    height, width = example["image"].shape[:2]
+    report.read += 1
+    report.sizes[width, height] += 1
+    report.with_intrinsics += "intrinsics" in example
+    if example["image"].min() == example["image"].max():
+        yield "show one colour only"
+    if "valid" not in example:
+        return
+    report.labelled += 1
+    valid, name = example["valid"], "depth" if "depth" in example else "disparity"
+    values = example[name]
+    sky = valid & (np.isinf(values) if name == "depth" else values == 0)
+    report.pixels += valid.size
+    report.valid += int(valid.sum())
+    report.sky += int(sky.sum())
+    if "tag" in example:
+        report.tags.update(dict(enumerate(np.bincount(example["tag"].ravel(), minlength=len(TAGS)).tolist())))
+    known = values[valid & ~sky]
+    if not valid.any():
+        yield "have no valid pixel"
+    elif known.size and known.min() == known.max() and known.size > 1:
+        yield "have the same depth everywhere"
+    if known.size:
+        report.low, report.high = min(report.low, float(known.min())), max(report.high, float(known.max()))
+        report.medians.append(float(np.median(known)))
+
+
+def _unit_problems(report: Report) -> Iterator[str]:
+    if report.unit == "metres" and report.medians:
+        middle = float(np.median(report.medians))
+        if middle > 300:
+            yield f"the median depth is {middle:.4g} m: are these millimetres or steps? Give their scale"
+        elif middle < 0.05:
+            yield f"the median depth is {middle:.4g} m: is it in another unit, or disparity?"
