@@ -1,6 +1,8 @@
 """A photo from a file, a PIL image or an array: upright uint8 RGB, or one line that says why not. Knows no JAX."""
 
 import contextlib
+import functools
+import io
 import os
 import threading
 import warnings
@@ -14,15 +16,26 @@ from dav2_jax.errors import Dav2Error
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it suspects a decompression bomb
 
+# Pillow knows these names and opens none of them as a photo: stubs for others' readers, vector graphics, video.
+_NO_PHOTOS = {"BUFR", "GRIB", "HDF5", "WMF", "EPS", "MPEG"}
+
 _PILLOW_LOCK = threading.Lock()
+
+
+@functools.cache
+def photo_extensions() -> frozenset[str]:
+    """The endings, in lower case and with the dot, of files that `read_image` can read."""
+    Image.init()
+    names = Image.registered_extensions()
+    return frozenset(ext for ext, kind in names.items() if kind in Image.OPEN and kind not in _NO_PHOTOS)
 
 
 def read_image(source, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, Image.Exif | None]:
     """Decodes a photo to uint8 RGB [H, W, 3], upright (EXIF orientation applied); also returns its EXIF.
 
-    source: a path, a PIL image, or a uint8 array [H, W, 3] or [H, W]. Alpha is dropped, not blended, gray is repeated,
-    16 bits keep the high byte (all as OpenCV reads them), palette and CMYK are converted, and an animation gives its
-    first frame. A photo of more than `max_pixels` is refused before it is decoded.
+    source: a path, the bytes of a file, a PIL image, or a uint8 array [H, W, 3] or [H, W]. Alpha is dropped, not
+    blended, gray is repeated, 16 bits keep the high byte (all as OpenCV reads them), palette and CMYK are converted,
+    and an animation gives its first frame. A photo of more than `max_pixels` is refused before it is decoded.
     Raises Dav2Error for anything that is not such an image, in one line that starts with the path where there is one.
     May be called from several threads.
     """
@@ -31,6 +44,9 @@ def read_image(source, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, Ima
     if isinstance(source, Image.Image):
         with _readable_errors(max_pixels):
             return _decode(source, max_pixels)
+    if isinstance(source, bytes):
+        with _readable_errors(max_pixels):
+            return _read_opened(io.BytesIO(source), len(source), max_pixels)
     if not isinstance(source, str | os.PathLike):
         raise Dav2Error(f"a {type(source).__name__} is no image: give a path, a PIL image or a uint8 array [H, W, 3]")
     try:
@@ -45,11 +61,15 @@ def _read_file(path: Path, max_pixels: int) -> tuple[np.ndarray, Image.Exif | No
         raise Dav2Error("no such file")
     if path.is_dir():
         raise Dav2Error("is a folder, not an image")
+    return _read_opened(path, path.stat().st_size, max_pixels)
+
+
+def _read_opened(file: Path | io.BytesIO, size: int, max_pixels: int) -> tuple[np.ndarray, Image.Exif | None]:
     with _quiet_pillow(max_pixels):
         try:
-            image = Image.open(path)
+            image = Image.open(file)
         except Image.UnidentifiedImageError as error:
-            raise Dav2Error(f"not an image that Pillow can read ({path.stat().st_size:,} bytes)") from error
+            raise Dav2Error(f"not an image that Pillow can read ({size:,} bytes)") from error
     with image:
         return _decode(image, max_pixels)
 

@@ -11,7 +11,6 @@ and for a line of a list the folder against which it was found (or its own, wher
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
 from collections.abc import Sequence
@@ -20,9 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dav2_jax.inference.formats import FORMATS
-
-# Pillow knows these names and opens none of them as a photo: stubs for others' readers, vector graphics, video.
-_NO_PHOTOS = {"BUFR", "GRIB", "HDF5", "WMF", "EPS", "MPEG"}
+from dav2_jax.photo import photo_extensions
 
 
 class Input(NamedTuple):
@@ -121,22 +118,13 @@ def _in_list(path: Path, problems: list[str]) -> tuple[list[Path], list[Path]]:
     return photos, roots
 
 
-@functools.cache
-def _photo_extensions() -> frozenset[str]:
-    from PIL import Image
-
-    Image.init()
-    names = Image.registered_extensions()
-    return frozenset(ext for ext, kind in names.items() if kind in Image.OPEN and kind not in _NO_PHOTOS)
-
-
 def _is_photo(name: str) -> bool:
     """Whether a folder gives this file: an extension that Pillow opens, not hidden, not one of our own pictures."""
     pictures = [format.suffix for format in FORMATS.values() if format.suffix.endswith(".png")]
     ours = any(
-        Path(name.removesuffix(end)).suffix.lower() in _photo_extensions() for end in pictures if name.endswith(end)
+        Path(name.removesuffix(end)).suffix.lower() in photo_extensions() for end in pictures if name.endswith(end)
     )
-    return Path(name).suffix.lower() in _photo_extensions() and not name.startswith(".") and not ours
+    return Path(name).suffix.lower() in photo_extensions() and not name.startswith(".") and not ours
 
 
 def _is_pattern(text: str) -> bool:

@@ -125,6 +125,20 @@ def test_exif_orientation_comes_first(tmp_path, orientation):
     np.testing.assert_array_equal(array, cv2.imread(str(tmp_path / "turned.jpg"))[..., ::-1])
 
 
+def test_bytes_of_a_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    RGB.save(tmp_path / "turned.jpg", exif=exif)
+    data = (tmp_path / "turned.jpg").read_bytes()
+    array, exif = read_image(data)
+    np.testing.assert_array_equal(array, read_image(tmp_path / "turned.jpg")[0])
+    assert exif[0x0112] == 6
+    with pytest.raises(Dav2Error, match=r"^not an image that Pillow can read \(5 bytes\)$"):
+        read_image(b"image")
+    with pytest.raises(Dav2Error, match=r"^damaged or unreadable image"):
+        read_image(data[:-400])
+
+
 def test_arrays_and_pil_images():
     array = np.asarray(RGB)
     assert read_image(array)[0] is array
