@@ -24,6 +24,9 @@ class Example(TypedDict, total=False):
     intrinsics: np.ndarray  # float32 [4]: fx, fy, cx, cy in pixels; the centre of the first pixel is (0, 0)
     tag: np.ndarray  # uint8 [H, W]: what is seen, a place in TAGS
     sensor_depth: np.ndarray  # float32 [H, W]: what a depth camera would have measured; 0 where it sees nothing
+    pairs: np.ndarray  # int32 [P, 2, 2]: (row, column) of two pixels, of which the first is the closer one
+    points: np.ndarray  # float32 [K, 2]: (row, column) of places on objects, e.g. from which masks were made
+    scene: str  # the kind of scene, in the dataset's own words
 
 
 def labelled(
@@ -37,7 +40,7 @@ def labelled(
     Raises Dav2Error where the sizes of image and depth differ.
     """
     if image.shape[:2] != depth.shape:
-        raise Dav2Error(f"the image is {_size(image)} and its depth {_size(depth)}: they are not a pair")
+        raise Dav2Error(f"{id}: the image is {_size(image)} and its depth {_size(depth)}: they are not a pair")
     depth = depth.astype(np.float32)
     good = depth > 0  # False for NaN
     if valid is not None:
@@ -53,7 +56,8 @@ def from_disparity(
 ) -> Example:
     """An example from disparity; non-finite and negative values are not valid, zero is sky. Otherwise as `labelled`."""
     if image.shape[:2] != disparity.shape:
-        raise Dav2Error(f"the image is {_size(image)} and its disparity {_size(disparity)}: they are not a pair")
+        sizes = f"the image is {_size(image)} and its disparity {_size(disparity)}"
+        raise Dav2Error(f"{id}: {sizes}: they are not a pair")
     disparity = disparity.astype(np.float32)
     good = np.isfinite(disparity) & (disparity >= 0)
     if valid is not None:
