@@ -39,6 +39,21 @@ def read_png(path: Path) -> np.ndarray:
     return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
 
 
+def read_mask(path: Path) -> np.ndarray:
+    """bool [H, W], true where a gray, palette or black-and-white picture, or a .npy of any number type, is not 0."""
+    from PIL import Image
+
+    with _named(path):
+        if path.suffix.lower() == ".npy":
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.asarray(_two_axes(values.view(np.uint8) if values.dtype == np.bool_ else values)) != 0
+        with Image.open(path) as image:
+            _check_size(*image.size[::-1])
+            if len(image.getbands()) > 1:
+                raise Dav2Error(f"is a {image.mode} picture, not a mask of one channel")
+            return np.asarray(image) != 0
+
+
 def read_npy(path: Path) -> np.ndarray:
     """The array as stored, without axes of length 1 at the end. Objects, which could run code, are refused."""
     with _named(path):

@@ -58,6 +58,29 @@ def test_png_keeps_all_sixteen_bits(tmp_path):
         depth_files.read(tmp_path / "c.png")
 
 
+def test_masks_are_true_where_not_zero(tmp_path):
+    wanted = np.array([[0, 1, 2], [255, 0, 7]], np.uint8)
+    Image.fromarray(wanted).save(tmp_path / "gray.png")
+    Image.fromarray(wanted.astype(np.uint16) * 256).save(tmp_path / "deep.png")
+    Image.fromarray(wanted > 0).save(tmp_path / "bits.png")
+    palette = Image.fromarray(wanted).convert("P")
+    palette.putpalette([0, 0, 0] * 256)  # what counts is the index, not its colour
+    palette.save(tmp_path / "palette.png")
+    np.save(tmp_path / "bool.npy", wanted > 0)
+    np.save(tmp_path / "float.npy", wanted[..., None].astype(np.float32))
+    for path in sorted(tmp_path.iterdir()):
+        mask = depth_files.read_mask(path)
+        assert type(mask) is np.ndarray
+        assert mask.dtype == np.bool_
+        np.testing.assert_array_equal(mask, wanted > 0, err_msg=path.name)
+    Image.new("RGB", (3, 2)).save(tmp_path / "c.png")
+    with pytest.raises(Dav2Error, match=r"c\.png: is a RGB picture, not a mask"):
+        depth_files.read_mask(tmp_path / "c.png")
+    (tmp_path / "d.npy").write_bytes((tmp_path / "float.npy").read_bytes()[:-1])
+    with pytest.raises(Dav2Error, match=r"d\.npy: damaged or unreadable"):
+        depth_files.read_mask(tmp_path / "d.npy")
+
+
 def test_npy_and_npz(tmp_path):
     np.save(tmp_path / "a.npy", VALUES[..., None].astype(">f8"))
     np.testing.assert_array_equal(depth_files.read(tmp_path / "a.npy"), VALUES.astype(np.float64))
