@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,6 +53,26 @@ def folders(root: Path) -> list[str]:
 def stem(path: str) -> str:
     """The path without the ending of its name: `a.b/x.tar.gz` -> `a.b/x.tar`."""
     return os.path.splitext(path)[0]  # noqa: PTH122  a Path takes ten times as long, and datasets have millions
+
+
+def ending(path: str) -> str:
+    """The ending of the path's name, with its dot, in lower case: `a.b/x.JPG` -> `.jpg`."""
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122
+
+
+def ids(names: Sequence[str]) -> list[str]:
+    """An id for each path: without its ending and what leads out of a folder; where two would be the same, with ending
+    or at last a number (`a/x`, `a/x.png`, `a/x.png#2`), so that each is unique.
+    """
+    names = ["/".join(part for part in name.split("/") if part not in ("", ".", "..")) for name in names]
+    stems = Counter(map(stem, names))
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        id = short if stems[short := stem(name)] == 1 else name
+        seen[id] += 1
+        unique.append(id if seen[id] == 1 else f"{id}#{seen[id]}")
+    return unique
 
 
 def left_out(what: str, paths: Sequence[str | Path]) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def members(path: Path) -> Iterator[Member]:
                     raise Dav2Error(f"{path}: damaged: a name of {size:,} bytes at byte {offset:,}")
                 text = file.read(size)
                 if kind == b"L":
-                    long_name = text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+                    long_name = text.partition(b"\0")[0].decode("utf-8", "replace")
                 else:
                     records = _pax(path, text, offset)
                     long_name = records.get("path", long_name)
@@ -89,7 +89,7 @@ def _parse(path: Path, header: bytes, offset: int) -> tuple[str, int, bytes]:
     if kind == b"S":
         raise Dav2Error(f"{path}: holds a sparse file at byte {offset:,}, which is not read: write it without --sparse")
     size = 0 if kind in b"123456" else _number(path, header[124:136], offset)
-    return name.decode("utf-8", "surrogateescape"), size, kind
+    return name.decode("utf-8", "replace"), size, kind
 
 
 def _number(path: Path, field: bytes, offset: int, base: int = 8) -> int:
@@ -112,6 +112,6 @@ def _pax(path: Path, text: bytes, offset: int) -> dict[str, str]:
         key, equals, value = text[start + len(digits) + 1 : end].partition(b"=")
         if not (start < end <= len(text) and equals and value.endswith(b"\n")):
             raise Dav2Error(f"{path}: damaged: no pax header at byte {offset:,}")
-        records[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
+        records[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "replace")
         start = end
     return records
