@@ -3,6 +3,8 @@
 import io
 import struct
 import tarfile
+import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -29,7 +31,6 @@ def write_bytes(path, *parts):
 
 def write_png16(path, steps):
     """16-bit gray, one IDAT, filter 0: not by the library that reads it."""
-    import zlib
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -47,6 +48,15 @@ def write_npy(path, values):
     header = f"{{'descr': '{values.dtype.str}', 'fortran_order': False, 'shape': {values.shape}, }}".encode()
     header = header.ljust(117) + b"\n"
     write_bytes(path, b"\x93NUMPY\1\0", struct.pack("<H", len(header)), header, values)
+
+
+def write_npz_header(path, arrays):
+    """An .npz of arrays that are headers only, which claim a type and a shape: name -> (descr, shape)."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (descr, shape) in arrays.items():
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", header.getvalue())
 
 
 def write_dpt(path, values):

@@ -8,6 +8,7 @@ refused, as Dav2Error in one line that starts with its path, before anything lar
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -70,12 +71,20 @@ def read_npz(path: Path, name: str = "depth") -> np.ndarray:
         if entry not in entries:
             raise Dav2Error(f'has no array "{name}": it has {", ".join(Path(one).stem for one in entries)}')
         with archive.open(entry) as file:
-            version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-            shape = (read_header or np.lib.format.read_array_header_2_0)(file)[0]
-            _check_size(*(shape or (0,)))
+            shape, dtype = npy_header(file)
+            if dtype.kind not in "fiu":
+                raise Dav2Error(f"holds {dtype} {list(shape)}, not numbers [H, W]")
+            _check_size(math.prod(shape[:1]), math.prod(shape[1:]))
         with archive.open(entry) as file:
             return _two_axes(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array in NumPy's format, from an open file, before anything is allocated for it."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    return shape, dtype
 
 
 def read_exr(path: Path, channels: tuple[str, ...] = ("Z", "Y", "R")) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dav2_jax.data.depth_files import npy_header
 from dav2_jax.errors import Dav2Error
 
 _UNITS = ("metres", "disparity")
@@ -66,8 +67,11 @@ def _npz(path: Path) -> dict:
         if "unit.npy" not in archive.namelist() or archive.getinfo("unit.npy").file_size > _MAX_BYTES:
             return {}
         with archive.open("unit.npy") as file:
-            unit = np.lib.format.read_array(file, allow_pickle=False)
-    return {"unit": unit.item()} if unit.size == 1 else {}
+            shape, dtype = npy_header(file)
+        if math.prod(shape) != 1 or dtype.itemsize > _MAX_BYTES:
+            return {}
+        with archive.open("unit.npy") as file:
+            return {"unit": np.lib.format.read_array(file, allow_pickle=False).item()}
 
 
 def _exr(path: Path) -> dict:

@@ -6,7 +6,16 @@ import struct
 import numpy as np
 import OpenEXR
 import pytest
-from dataset_files_more import DEPTH, picture, write_bytes, write_dpt, write_image, write_npy, write_png16
+from dataset_files_more import (
+    DEPTH,
+    picture,
+    write_bytes,
+    write_dpt,
+    write_image,
+    write_npy,
+    write_npz_header,
+    write_png16,
+)
 
 from dav2_jax.data.readers import own
 from dav2_jax.errors import Dav2Error
@@ -163,6 +172,14 @@ def test_a_stated_scale_and_a_given_one(tmp_path):
         (tmp_path / "x.jpg.png16.png.json").write_text(text)
         with pytest.raises(Dav2Error, match=rf"x\.jpg\.png16\.png: {why}"):
             own.source(tmp_path)
+
+
+def test_a_hostile_unit_costs_no_memory(tmp_path):
+    write_image(tmp_path / "x.png", picture())
+    for unit in (("<U4", (10**12,)), ("<U100000000", ()), ("|O", ())):
+        write_npz_header(tmp_path / "x_depth.npz", {"depth": ("<f4", (6, 8)), "unit": unit})
+        with pytest.raises(Dav2Error, match=r"x_depth\.npz: damaged or unreadable"):  # and has no values either
+            own.source(tmp_path)[0]
 
 
 def test_half_pairs_and_ambiguous_ones(tmp_path):
