@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from dav2_jax.errors import Dav2Error
 
@@ -127,6 +127,8 @@ def _decode(image: Image.Image, max_pixels: int) -> tuple[np.ndarray, Image.Exif
     with _quiet_pillow(max_pixels):
         exif = image.getexif()
     image.load()
+    if exif.get(ExifTags.Base.Orientation, 1) == 1:  # most photos: exif_transpose would only copy them
+        return _to_rgb(image), exif
     with _quiet_pillow(max_pixels):
         return _to_rgb(ImageOps.exif_transpose(image)), exif
 
@@ -137,4 +139,4 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         image = Image.fromarray(high_byte.astype(np.uint8))
     elif image.mode == "F":
         raise Dav2Error("a floating-point image has no known range: convert it to 8 or 16 bits")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
