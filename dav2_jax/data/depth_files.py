@@ -1,4 +1,4 @@
-"""Arrays of depth or disparity from files: 16-bit PNG, npy, npz, EXR, PFM and Sintel's dpt.
+"""Arrays of depth or disparity from files: 16-bit PNG, npy, npz, EXR, PFM, HDF5 and Sintel's dpt.
 
 Each reader gives the stored numbers, [H, W]; what they mean (unit, what is invalid) is the dataset's matter. A file is
 refused, as Dav2Error in one line that starts with its path, before anything larger than the file itself, or than
@@ -13,6 +13,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,19 +89,14 @@ def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def read_exr(path: Path, channels: tuple[str, ...] = ("Z", "Y", "R")) -> np.ndarray:
-    """The first of these channels that the file has, or its only one; float32 (stored as half, float or uint).
-
-    R also stands for the three or four channels of a colour picture, of which it takes the first.
-    """
+    """The first of these channels that the file has, or its only one; float32 (stored as half, float or uint)."""
     import OpenEXR
 
     with _named(path):
         path.stat()  # OpenEXR has one exception for everything
         _check_exr_size(path)
-        with OpenEXR.File(str(path)) as file:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
             found = {name: channel.pixels for name, channel in file.channels().items()}
-    for colours in {"RGB", "RGBA"} & found.keys():
-        found["R"] = found[colours][..., 0]
     name = next((name for name in channels if name in found), next(iter(found)) if len(found) == 1 else None)
     if name is None:
         raise Dav2Error(f"{path}: has the channels {', '.join(found)}, none of which is {', '.join(channels)}")
@@ -138,6 +134,43 @@ def read_dpt(path: Path) -> np.ndarray:
         return _raw(data[12:], height, width, "<f4").astype(np.float32)
 
 
+def read_png16(path: Path) -> np.ndarray:
+    """uint16 [H, W]. An 8-bit PNG is refused: metres in steps of centimetres or less do not fit, so it is a picture."""
+    steps = read_png(path)
+    if steps.dtype != np.uint16:
+        raise Dav2Error(f"{path}: has 8 bits where depth needs 16: it is a picture of depth for looking at")
+    return steps
+
+
+def read_png_floats(path: Path) -> np.ndarray:
+    """float32 [H, W] of a PNG whose four 8-bit channels hold the bytes of one little-endian float, as OpenCV orders
+    them: blue, green, red, alpha. TartanAir V2 keeps depth so.
+    """
+    from PIL import Image
+
+    with _named(path), Image.open(path) as image:
+        _check_size(*image.size[::-1])
+        if image.mode != "RGBA":
+            raise Dav2Error(f"is a {image.mode} picture, not one of four channels that hold floats")
+        values = np.asarray(image)[..., [2, 1, 0, 3]]
+    return np.ascontiguousarray(values).view("<f4")[..., 0].astype(np.float32)
+
+
+def read_hdf5(path: Path, name: str, index: int | None = None) -> np.ndarray:
+    """The dataset of this name, or its part `index` along the first axis, as stored (MATLAB reverses all axes)."""
+    with _hdf5(path, name) as values:
+        shape = values.shape if index is None else values.shape[1:]
+        if values.dtype.kind not in "fiu" or not shape or not 0 < math.prod(shape) <= 3 * MAX_PIXELS:
+            raise Dav2Error(f'"{name}" holds {values.dtype} {list(shape)}, not numbers of a picture')
+        return values[() if index is None else index]
+
+
+def hdf5_length(path: Path, name: str) -> int:
+    """How many parts `read_hdf5` may be asked for."""
+    with _hdf5(path, name) as values:
+        return len(values)
+
+
 def read_raw(path: Path, height: int, width: int) -> np.ndarray:
     """float32, from little-endian float32 values without a header, as ETH3D stores depth."""
     with _named(path):
@@ -152,6 +185,19 @@ READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".pfm": read_pfm,
     ".dpt": read_dpt,
 }
+
+
+@contextlib.contextmanager
+def _hdf5(path: Path, name: str) -> Iterator[Any]:
+    """The dataset of this name. The file is opened anew each time: an open one must not be shared by forked workers."""
+    import h5py
+
+    with _named(path):
+        path.stat()  # h5py does not name a missing file
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get(name), h5py.Dataset):
+                raise Dav2Error(f'has no dataset "{name}": it has {", ".join(file) or "none"}')
+            yield file[name]
 
 
 def _raw(data: bytes, height: int, width: int, dtype: str, channels: int = 1) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import struct
 
+import dataset_files
+import h5py
 import numpy as np
 import OpenEXR
 import pytest
@@ -54,6 +56,9 @@ def test_png_keeps_all_sixteen_bits(tmp_path):
     np.testing.assert_array_equal(read, steps)
     Image.fromarray(steps.astype(np.uint8)).save(tmp_path / "b.png")
     np.testing.assert_array_equal(depth_files.read(tmp_path / "b.png"), steps.astype(np.uint8))
+    np.testing.assert_array_equal(depth_files.read_png16(tmp_path / "a.png"), steps)
+    with pytest.raises(Dav2Error, match=r"b\.png: has 8 bits where depth needs 16"):
+        depth_files.read_png16(tmp_path / "b.png")
     Image.new("RGB", (3, 2)).save(tmp_path / "c.png")
     with pytest.raises(Dav2Error, match=r"c\.png: is a RGB picture"):
         depth_files.read(tmp_path / "c.png")
@@ -108,9 +113,47 @@ def test_exr_takes_the_channel_of_depth(tmp_path, dtype):
         np.testing.assert_array_equal(depth_files.read(tmp_path / f"{name}.exr"), wanted)
     exr(tmp_path / "rgb.exr", {"R": VALUES, "G": VALUES * 2, "B": VALUES * 3}, dtype)
     np.testing.assert_array_equal(depth_files.read(tmp_path / "rgb.exr"), wanted)
+    np.testing.assert_array_equal(depth_files.read_exr(tmp_path / "rgb.exr", ("X", "G")), (VALUES * 2).astype(dtype))
     exr(tmp_path / "two.exr", {"U": VALUES, "V": VALUES}, dtype)
     with pytest.raises(Dav2Error, match=r"two\.exr: has the channels U, V, none of which is Z, Y, R"):
         depth_files.read(tmp_path / "two.exr")
+
+
+def test_hdf5_whole_or_in_parts(tmp_path):
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file["dataset"] = VALUES.astype(np.float16)
+        file["many/parts"] = np.stack([VALUES, VALUES * 2])
+        file["words"] = "text"
+        file.create_dataset("huge", shape=(400000, 400000), dtype="f4", chunks=(100, 100))  # a few bytes on disk
+    read = depth_files.read_hdf5(path, "dataset")
+    assert read.dtype == np.float16
+    np.testing.assert_array_equal(read, VALUES.astype(np.float16))
+    np.testing.assert_array_equal(depth_files.read_hdf5(path, "many/parts", 1), VALUES * 2)
+    assert depth_files.hdf5_length(path, "many/parts") == 2
+    for name, reason in {"depth": 'no dataset "depth": it has dataset, huge, many, words', "many": "no dataset",
+                         "words": "holds object", "huge": "not numbers of a picture"}.items():  # fmt: skip
+        with pytest.raises(Dav2Error, match=rf"a\.hdf5: .*{reason}"):
+            depth_files.read_hdf5(path, name)
+    whole = path.read_bytes()
+    for data in (b"", b"not HDF5" * 99, whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        with pytest.raises(Dav2Error, match=r"a\.hdf5: damaged"):
+            depth_files.read_hdf5(path, "dataset")
+    path.unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        depth_files.read_hdf5(path, "dataset")
+    assert caught.value.filename == str(path)
+
+
+def test_floats_in_the_channels_of_a_png(tmp_path):
+    values = VALUES.copy()
+    values[0, :3] = 0, np.inf, 10000.125
+    dataset_files.png_floats(tmp_path / "a.png", values)
+    np.testing.assert_array_equal(depth_files.read_png_floats(tmp_path / "a.png"), values)
+    Image.new("RGB", (3, 2)).save(tmp_path / "b.png")
+    with pytest.raises(Dav2Error, match=r"b\.png: is a RGB picture, not one of four channels"):
+        depth_files.read_png_floats(tmp_path / "b.png")
 
 
 def test_damaged_files_are_named(tmp_path):
