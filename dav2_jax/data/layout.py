@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from dav2_jax.data.listing import left_out
 from dav2_jax.errors import Dav2Error
 
 Listing = tuple[list[str], tuple[str, ...]]  # images, and lines for Source.about
@@ -44,11 +45,6 @@ def pair(images: list[str], depths: list[str], depth_of: Callable[[str], str]) -
     bare = [depth for depth in depths if depth not in wanted]
     about = left_out("images without depth", halves) + left_out("depth files without an image", bare)
     return whole, about
-
-
-def left_out(what: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """For `Source.about`: how many were left out, and the first of them; nothing where none was."""
-    return (f"{len(paths):,} {what} left out, the first is {paths[0]}",) if paths else ()
 
 
 def some(items: list, about: Sequence[str], where: object) -> list:

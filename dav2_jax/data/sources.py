@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ class Dataset(NamedTuple):
 
 
 _READERS = "dav2_jax.data.readers"
+_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 DATASETS = {
     "procedural": Dataset("dav2_jax.data.procedural:source", "endless scenes of our own with exact depth; no path"),
@@ -74,10 +76,11 @@ def open_source(text: str, **options: Any) -> Source:
     if path and not takes_path:
         raise Dav2Error(f"{name}: takes no path; options go behind a question mark, as in {name}?key=value")
     known = {key: hint for key, hint in typing.get_type_hints(function).items() if _is_option(parameters.get(key))}
-    chosen = {key: _value(name, key, value, known) for key, value in _pairs(name, query)} | options
-    for key in chosen:
+    written = dict(_pairs(name, query))
+    for key in [*written, *options]:
         if key not in known:
             raise Dav2Error(f"{name} has no option {key!r}{_suggest(key, known)}: it has {', '.join(known) or 'none'}")
+    chosen = {key: _value(name, key, value, known[key]) for key, value in written.items()} | options
     place = (_path_type(function)(Path(path).expanduser()),) if takes_path else ()
     return function(*place, **chosen)
 
@@ -130,25 +133,27 @@ def _pairs(name: str, query: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _value(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
-    """The text as the type that the reader asks for; unknown keys are told by the caller."""
-    hint = known.get(key, str)
-    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-    if typing.get_origin(hint) is typing.Literal:
-        choices = {str(choice): choice for choice in kinds}
-        if text not in choices:
-            raise Dav2Error(f"{name}: {key}={text} is none of {', '.join(choices)}")
-        return choices[text]
-    if bool in kinds:
-        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise Dav2Error(f"{name}: {key}={text} is neither true nor false")
-        return text.lower() in ("true", "1", "yes")
-    for kind in (int, float):
-        if kind in kinds:
+def _value(name: str, key: str, text: str, hint: Any) -> Any:
+    """The text as the type that the reader asks for: one of these kinds, None besides, or a tuple of it (a,b,c)."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    problems = []
+    for kind in kinds:
+        if typing.get_origin(kind) is tuple:
+            return tuple(_value(name, key, part, typing.get_args(kind)[0]) for part in text.split(",") if part)
+        if typing.get_origin(kind) is typing.Literal:
+            choices = {str(choice): choice for choice in typing.get_args(kind)}
+            if text in choices:
+                return choices[text]
+            problems.append(f"one of {', '.join(choices)}")
+        elif kind is bool:
+            if text.lower() in _BOOLS:
+                return _BOOLS[text.lower()]
+            problems.append("true or false")
+        elif kind in (int, float):
             try:
                 return kind(text)
             except ValueError:
-                if float in kinds and kind is int:
-                    continue
-                raise Dav2Error(f"{name}: {key}={text} is no {kind.__name__}") from None
-    return Path(text).expanduser() if Path in kinds and str not in kinds else text
+                problems.append("a whole number" if kind is int else "a number")
+        elif kind in (str, Path):
+            return Path(text).expanduser() if kind is Path else text
+    raise Dav2Error(f"{name}: {key}={text}: give {' or '.join(problems)}")
