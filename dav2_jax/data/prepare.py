@@ -81,7 +81,7 @@ def prepare(
     image = "png" if jpeg is None else f"jpeg {jpeg}"
     settings = {
         "source": source.name, "options": options, "count": len(source), "unit": source.unit, "image": image,
-        "shard_bytes": None if shard_examples else shard_bytes, "dav2_jax": dav2_jax.__version__,
+        "shard_examples": shard_examples, "shard_bytes": shard_bytes, "dav2_jax": dav2_jax.__version__,
     }  # fmt: skip
     name = re.sub(r"\W+", "_", source.name.lower(), flags=re.ASCII).strip("_")
     name = name if name[:1].isalpha() else f"d_{name}"  # TFDS wants a letter first
@@ -90,20 +90,20 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             remove_leftovers([folder])
-            return _prepare(source, folder, name, split, settings, shard_examples, jpeg, workers, progress)
+            return _prepare(source, folder, name, split, settings, jpeg, workers, progress)
     except OSError as error:
         raise Dav2Error(_cannot_write(error.filename or folder, error.strerror or error)) from error
 
 
-def _prepare(source, folder, name, split, settings, shard_examples, jpeg, workers, progress) -> Report:
+def _prepare(source, folder, name, split, settings, jpeg, workers, progress) -> Report:
     manifest = _manifest(folder, name)
     begun = folder / f"prepare-{split}.json"
     about = manifest["splits"].get(split) or _read_begun(begun)
     if about:
-        _same_settings(folder, about, settings | ({"per_shard": shard_examples} if shard_examples else {}))
+        _same_settings(folder, about, settings)
         _same_source(folder, about, source)
     else:
-        about = settings | _plan(source, shard_examples, settings["shard_bytes"], jpeg)
+        about = settings | _plan(source, settings["shard_examples"], settings["shard_bytes"], jpeg)
         _write_json(begun, about)  # first of all: whatever else is found here later, it says of what it is a part
     shards, per_shard = about["shards"], about["per_shard"]
     files = [folder / one for one in records.shard_names(name, split, len(shards))]

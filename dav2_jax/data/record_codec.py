@@ -137,7 +137,7 @@ def decode_picture(
 
     convert  makes this mode out of any other. Raises Dav2Error before a picture of too many pixels is decoded.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
@@ -148,6 +148,8 @@ def decode_picture(
             return np.asarray(image.convert(mode) if convert else image)
     except (Dav2Error, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise Dav2Error("holds neither PNG nor JPEG where a picture should be") from error
     except Exception as error:  # which types Pillow gives for damaged data differs by format
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Dav2Error(f"holds a damaged picture ({reason})") from error

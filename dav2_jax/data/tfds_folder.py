@@ -100,7 +100,9 @@ def _builder(name: str | Path, data_dir: Path | None):
         where = data_dir or tfds.core.constants.DATA_DIR
         build = f"tfds build {name} --file_format=array_record --data_dir={where}"
         raise Dav2Error(f"{name}: is not prepared in {where}. Prepare it once, with TensorFlow: {build}") from error
-    except (ValueError, OSError, KeyError, AttributeError) as error:
+    except Dav2Error:
+        raise
+    except Exception as error:  # damaged files make TFDS and protobuf raise about anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Dav2Error(f"{name}: TFDS cannot open it ({reason})") from error
 
