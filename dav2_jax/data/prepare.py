@@ -6,7 +6,6 @@ any way is gone on with by the same call, and the files are those of a run that 
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import datetime
 import itertools
@@ -14,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 import dav2_jax
-from dav2_jax.data import record_codec, records, tfds_folder
+from dav2_jax.data import record_codec, records, shard_writer, tfds_folder
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic, remove_leftovers
@@ -92,7 +90,7 @@ def prepare(
             remove_leftovers([folder])
             return _prepare(source, folder, name, split, settings, jpeg, workers, progress)
     except OSError as error:
-        raise Dav2Error(_cannot_write(error.filename or folder, error.strerror or error)) from error
+        raise Dav2Error(shard_writer.cannot_write(error.filename or folder, error.strerror or error)) from error
 
 
 def _prepare(source, folder, name, split, settings, jpeg, workers, progress) -> Report:
@@ -114,13 +112,13 @@ def _prepare(source, folder, name, split, settings, jpeg, workers, progress) -> 
     ]
     places = {number: range(number * per_shard, min((number + 1) * per_shard, len(source))) for number in missing}
     done = len(source) - sum(map(len, places.values()))
-    encoded = _encoded(source, itertools.chain.from_iterable(places.values()), jpeg, workers)
+    encoded = shard_writer.encoded(source, itertools.chain.from_iterable(places.values()), jpeg, workers)
     with (
         contextlib.closing(encoded),
         tqdm(total=len(source), initial=done, unit="example", disable=not progress, dynamic_ncols=True) as bar,
     ):
         for number in missing:
-            shards[number] = _write_shard(files[number], itertools.islice(encoded, len(places[number])), bar)
+            shards[number] = shard_writer.write(files[number], itertools.islice(encoded, len(places[number])), bar)
             _write_json(begun, about)
     if missing or split not in manifest["splits"]:
         if not any(shard["examples"] for shard in shards):
@@ -189,61 +187,6 @@ def _same_source(folder: Path, about: dict[str, Any], source: Source) -> None:
             continue  # it counts as any other that cannot be read; the others tell what the source is
         if now != id:
             raise Dav2Error(f"{folder}: example {index} was {id!r} and is now {now!r}: prepare in a new folder")
-
-
-def _encoded(source: Source, indices: Iterator[int], jpeg: int | None, workers: int) -> Iterator[tuple]:
-    """(index, record, names of its fields, why not) of each, in order, a few made ahead by threads."""
-
-    def encode(index: int):
-        try:
-            example = source[index]
-            return index, record_codec.encode(example, jpeg), example.keys(), None
-        except Dav2Error as error:
-            return index, None, (), str(error)
-
-    waiting: collections.deque[Future] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for index in indices:
-                waiting.append(pool.submit(encode, index))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _write_shard(path: Path, encoded: Iterator[tuple], bar: tqdm) -> dict[str, Any]:
-    """Writes a shard, and gives what the manifest says of it."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    count, errors, fields = 0, [], set()
-    with atomic(path) as temporary:
-        # One record a group, for random access; pictures do not become smaller by compressing them again.
-        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-        try:
-            for index, record, names, error in encoded:
-                if record is None:
-                    errors.append((index, error))
-                else:
-                    writer.write(record)
-                    count += 1
-                    fields.update(names)
-                bar.update()
-        finally:
-            try:
-                writer.close()  # where it says that the disk is full, and not before
-            except RuntimeError as error:
-                reason = str(error).partition(";")[0].removeprefix("write() failed: ")
-                raise Dav2Error(_cannot_write(path, reason)) from error
-        about = {"examples": count, "bytes": temporary.stat().st_size, "sha256": records.sha256(temporary)}
-    return {**about, "fields": sorted(fields), "errors": errors}
-
-
-def _cannot_write(path, reason) -> str:
-    return f"{path}: cannot be written ({reason}): see to space and rights there, then repeat the command: it goes on"
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
