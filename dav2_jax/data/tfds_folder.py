@@ -50,7 +50,9 @@ def source(
         count = len(_opened(folder, split, os.getpid())[0])
     except NotImplementedError as error:
         convert = f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record"
-        raise Dav2Error(f"{folder}: has no ArrayRecord files. Convert it once, with TensorFlow: {convert}") from error
+        raise Dav2Error(
+            f"{folder}: has no ArrayRecord files. Convert it once, with TensorFlow and apache_beam: {convert}"
+        ) from error
     except (ValueError, KeyError) as error:
         known = ", ".join(builder.info.splits)
         raise Dav2Error(

@@ -133,7 +133,8 @@ def test_what_is_not_ready_says_what_to_do(data_dir, tmp_path):
     folder = _write(tmp_path, NYU, [], "old", "tfrecord")
     convert = f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record"
     with pytest.raises(
-        Dav2Error, match=f"{folder}: has no ArrayRecord files. Convert it once, with TensorFlow: {convert}"
+        Dav2Error,
+        match=f"{folder}: has no ArrayRecord files. Convert it once, with TensorFlow and apache_beam: {convert}",
     ):
         tfds_folder.source("old", data_dir=tmp_path)
     (folder / "dataset_info.json").write_text("{")
