@@ -37,11 +37,11 @@ VERBS: dict[str, Callable[..., int]] = {
     "video": video,
     "convert": convert,
     "verify": verify,
-    **{f"data {verb.__name__}": verb for verb in (data.preview, data.check, data.sources)},
+    **{f"data {verb.__name__}": verb for verb in (data.preview, data.check, data.prepare, data.sources)},
     "bench": bench,
     "models": models,
 }
-GROUPS = {"data": "Datasets: look at them, check them (dav2 data --help)."}
+GROUPS = {"data": "Datasets: look at them, check them, prepare them (dav2 data --help)."}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dav2_jax.data import records
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 
@@ -30,7 +31,7 @@ _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 DATASETS = {
     "procedural": Dataset("dav2_jax.data.procedural:source", "endless scenes of our own with exact depth; no path"),
     "records": Dataset("dav2_jax.data.records:source", "a folder that dav2 data prepare wrote"),
-    "tfds": Dataset("dav2_jax.data.records:tfds_source", "a prepared TFDS dataset, by its name or folder"),
+    "tfds": Dataset("dav2_jax.data.tfds_folder:source", "a prepared TFDS dataset, by its name or folder"),
     "own": Dataset(f"{_READERS}.own:source", "your own photos and depth: a folder, or a CSV file"),
     "images": Dataset(f"{_READERS}.images:source", "photos without depth: a folder, a list, or tar files"),
     "hypersim": Dataset(f"{_READERS}.hypersim:source", "Hypersim: rendered rooms"),
@@ -98,7 +99,7 @@ def table() -> str:
 def _recognise(path: Path) -> str:
     if path.is_file():
         return "own" if path.suffix.lower() == ".csv" else "images"
-    if (path / "manifest.json").exists() or (path / "prepare.json").exists():
+    if records.is_prepared(path) or any(path.glob("prepare-*.json")):
         return "records"
     if (path / "dataset_info.json").exists():
         return "tfds"
@@ -135,7 +136,9 @@ def _pairs(name: str, query: str) -> list[tuple[str, str]]:
 
 def _value(name: str, key: str, text: str, hint: Any) -> Any:
     """The text as the type that the reader asks for: one of these kinds, None besides, or a tuple of it (a,b,c)."""
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if type(None) in kinds and text.lower() == "none":
+        return None
     problems = []
     for kind in kinds:
         if typing.get_origin(kind) is tuple:
