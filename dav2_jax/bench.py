@@ -17,11 +17,11 @@ import numpy as np
 from dav2_jax import aot, sharding
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
-from dav2_jax.inference.preprocess import check_input_size
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import PATCH, PRESETS, ModelConfig
 from dav2_jax.model.flops import model_flops
 from dav2_jax.model.ops import PRECISION
+from dav2_jax.resize import check_input_size
 
 CEILING_SIDES = {"cpu": 2048}  # of the square matmul; 8192 elsewhere
 COLUMNS = "{:8} {:>5} {:>10} {:>10} {:>10} {:>9} {:>8} {:>8} {:>9}"

@@ -6,7 +6,8 @@ Sources: DINOv2's model table, and `model_configs` and `intermediate_layer_idx` 
 import dataclasses
 from typing import Literal, get_args
 
-PATCH = 14  # pixels a side of one patch token
+from dav2_jax.resize import PATCH as PATCH  # beside the other sizes of the network
+
 GRID = 37  # the position table holds GRID x GRID patches: 518 x 518 pixels
 MLP_RATIO = 4
 MAX_SIZE = 16_384  # of a config's widths and depth, far above any real one

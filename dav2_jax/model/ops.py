@@ -5,14 +5,14 @@ in float32; float32 inputs are multiplied as float32 on every platform (TPUs and
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from dav2_jax.model import attention_tpu, resize_conv_tpu, tpu_kernel
+from dav2_jax.resize import ResizeTaps, linear_taps
+from dav2_jax.resize import cubic_taps as cubic_taps  # beside the other ops for those who use it
 
 PRECISION = lax.Precision.HIGHEST
 LAYER_NORM_EPS = 1e-6
@@ -179,49 +179,6 @@ def patches(images: jax.Array, size: int) -> jax.Array:
     h, w = height // size, width // size
     x = images.reshape(batch, h, size, w, size, channels).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, h, w, size * size * channels)
-
-
-class ResizeTaps(NamedTuple):
-    """A separable resize along one axis: out[i] = sum over t of weight[i, t] * in[index[i, t]]."""
-
-    index: np.ndarray  # [out, taps] int32
-    weight: np.ndarray  # [out, taps] float32
-
-
-def cubic_taps(size_in: int, size_out: int, step: float | None = None) -> ResizeTaps:
-    """Keys' cubic with a = -0.75, half-pixel centres, replicated border, no antialias, no clipping.
-
-    The kernel of both `cv2.resize(INTER_CUBIC)` and `torch.interpolate(mode="bicubic")`, with their float32
-    coefficients. `step` is the distance between samples in input pixels; None is in / out as OpenCV has it, in double
-    precision, and a number is 1 / `scale_factor` of PyTorch, which rounds it to float32.
-    """
-    step = size_in / size_out if step is None else float(np.float32(step))
-    position = ((np.arange(size_out) + 0.5) * step - 0.5).astype(np.float32)
-    first = np.floor(position)
-    t = position - first
-    a = np.float32(-0.75)
-    one = np.float32(1)
-
-    def inner(x):  # |x| <= 1
-        return ((a + 2) * x - (a + 3)) * x * x + one
-
-    def outer(x):  # 1 < |x| < 2
-        return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-
-    weight = np.stack([outer(t + one), inner(t), inner(one - t)], -1)
-    weight = np.concatenate([weight, one - weight.sum(-1, keepdims=True)], -1)
-    index = first.astype(np.int64)[:, None] + np.arange(-1, 3)
-    return ResizeTaps(np.clip(index, 0, size_in - 1).astype(np.int32), weight.astype(np.float32))
-
-
-def linear_taps(size_in: int, size_out: int) -> ResizeTaps:
-    """Bilinear with corners aligned (`align_corners=True`), positions in float32 as PyTorch computes them."""
-    step = np.float32(size_in - 1) / np.float32(size_out - 1) if size_out > 1 else np.float32(0)
-    position = np.arange(size_out, dtype=np.float32) * step
-    first = position.astype(np.int32)
-    t = position - first
-    index = np.stack([first, np.minimum(first + 1, size_in - 1)], -1)
-    return ResizeTaps(index, np.stack([1 - t, t], -1))
 
 
 def resample(x, taps: ResizeTaps, axis: int):

@@ -100,7 +100,7 @@ def video(
     """
     from dav2_jax import hub
     from dav2_jax.inference.predictor import usual_batch_size
-    from dav2_jax.inference.preprocess import check_input_size
+    from dav2_jax.resize import check_input_size
     from dav2_jax.inference.programs import keep_programs
     from dav2_jax.inference.video import Look, depth_video
 
