@@ -22,6 +22,7 @@ class Source:
            Raises Dav2Error or OSError, in words that name the file, when the item cannot be read
     unit   of depth: metres, or any scale (each scene its own); disparity where there is no depth; none: no label
     about  one line a fact that a user should know: items that were left out, and why
+    on_device  examples are made by JAX on this process's devices, so the loader's workers cannot make them
     """
 
     name: str
@@ -29,6 +30,7 @@ class Source:
     read: Callable[[Any], Example] = field(repr=False)
     unit: Unit = "metres"
     about: tuple[str, ...] = ()
+    on_device: bool = False
 
     def __len__(self) -> int:
         return len(self.items)

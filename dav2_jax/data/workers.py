@@ -1,0 +1,143 @@
+"""Batches from Grain's worker processes, which end with whoever started them.
+
+Grain reads ahead in processes and hands arrays over in shared memory. What is added here is their end, whatever the
+reason: Ctrl-C reaches only the process that started them, which stops them in order; a worker that does not come back
+from a read, or whose parent was killed, ends itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import util
+from pathlib import Path
+from typing import Any
+
+from dav2_jax.errors import Dav2Error
+
+PATIENCE = 5.0  # seconds in which a worker should finish the batch it is reading, when all are told to stop
+CHECK = 0.2  # seconds between a worker's looks at whether it is still wanted
+
+
+class Reader:
+    """`read(0)`, `read(1)`, ... up to `read(count - 1)`, in this order, computed ahead.
+
+    read     picklable, gives a tree of arrays and of small things; its Dav2Error is raised here when its turn comes
+    workers  processes; 0: threads of this process
+    ahead    results that each worker may have ready
+
+    One thread may wait in `next` while another calls `close`.
+    """
+
+    def __init__(self, read: Callable[[int], Any], count: int, workers: int, threads: int = 2, ahead: int = 1):
+        import grain
+
+        self._turn = threading.Lock()  # Grain's iterators are for one thread at a time
+        self._lease: Path | None = None
+        results = grain.MapDataset.range(count).map(read)
+        if not workers:
+            options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead))
+            self._results = iter(results.to_iter_dataset(options))
+            self._stop = util.Finalize(self, _stop, (self._results, None, self._turn), exitpriority=10)
+            return
+        _defaults_of_grains_flags()
+        self._lease = Path(tempfile.mkdtemp(prefix="dav2-loader-"))
+        results = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=min(workers, count), per_worker_buffer_size=ahead),
+            worker_init_fn=functools.partial(_begin, str(self._lease), os.getpid()),
+        )
+        self._results = iter(results)
+        # Above Grain's own 1, so that this comes first; and without it Grain would wait 25 s for a worker that hangs.
+        self._stop = util.Finalize(self, _stop, (self._results, self._lease, self._turn), exitpriority=10)
+        # Otherwise Grain makes one iterator after another as their turns come, and forgets to close those that never
+        # had theirs. Asking for the state makes all of them, without starting them.
+        self._results.get_state()
+        with _sigint_blocked():
+            self._results.start_prefetch()
+
+    def __next__(self):
+        try:
+            with self._turn:
+                return next(self._results)
+        except RuntimeError as error:
+            code = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+            if code is None:
+                raise
+            raise Dav2Error(_obituary(int(code[1]))) from error
+
+    def close(self) -> None:
+        """Stops the workers and waits until they are gone. What they had read and nobody took is lost."""
+        self._stop()
+
+
+def _stop(results, lease: Path | None, turn: threading.Lock) -> None:
+    def close():
+        with turn:
+            results.close()
+
+    closing = threading.Thread(target=close, daemon=True, name="dav2-loader-close")
+    closing.start()
+    closing.join(PATIENCE)
+    if lease is not None:
+        with contextlib.suppress(OSError):
+            lease.rmdir()  # any worker that is left ends within CHECK seconds, and Grain sees that it has
+    closing.join()
+
+
+def _begin(lease: str, parent: int, _number: int, _count: int) -> None:
+    """In each worker, before anything else."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # a reader that uses JAX after all must not take the accelerator
+    if "jax" in sys.modules:  # Grain imports it for its trees
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    threading.Thread(target=_live_while_wanted, args=(Path(lease), parent), daemon=True).start()
+
+
+def _live_while_wanted(lease: Path, parent: int) -> None:
+    while os.getppid() == parent and lease.exists():
+        time.sleep(CHECK)
+    if os.getppid() != parent:  # which was killed: nobody else removes it
+        with contextlib.suppress(OSError):
+            lease.rmdir()
+    os._exit(1)
+
+
+def _defaults_of_grains_flags() -> None:
+    """Grain 0.2.18 asks absl for one of its flags, which is an error in a program that does not parse absl's flags."""
+    from absl import flags
+
+    for name in flags.FLAGS:
+        if name.startswith("grain_"):
+            flags.FLAGS[name].present = True
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Threads and processes that start in here never see Ctrl-C, not even before they run any Python of ours."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _obituary(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "a worker of the loader was killed, probably for want of memory: use fewer workers or a smaller batch"
+    if code == -getattr(signal, "SIGBUS", 0):
+        return "a worker of the loader found no shared memory: enlarge /dev/shm (docker: --shm-size), or workers=0"
+    return (
+        f"a worker of the loader ended with exit code {code}, see its words above; in a script, what starts workers "
+        'must stand under `if __name__ == "__main__":`'
+    )
