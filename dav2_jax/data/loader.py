@@ -169,9 +169,16 @@ class Loader:
 
 
 def rows_on_this_host(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, ...]:
-    """Those rows of a global batch, in order, that `sharding` puts on this process's devices."""
-    slices = {index[0] for index in sharding.addressable_devices_indices_map((batch_size,)).values()}
-    return tuple(sorted({row for part in slices for row in range(batch_size)[part]}))
+    """Those rows of a global batch, in order, that `sharding` puts on this process's devices.
+
+    Raises Dav2Error for a batch that it cannot split.
+    """
+    try:
+        parts = sharding.addressable_devices_indices_map((batch_size,)).values()
+    except ValueError as error:
+        devices = len(sharding.device_set)
+        raise Dav2Error(f"a batch of {batch_size} cannot be split over {devices} devices: choose a multiple") from error
+    return tuple(sorted({row for (part,) in parts for row in range(batch_size)[part]}))
 
 
 def _part(batch_size: int, index: int | None, count: int | None) -> tuple[int, ...]:
