@@ -86,14 +86,15 @@ class Loader:
             self.workers = 0 if on_device else min(os.cpu_count() or 1, 8)
         elif workers and on_device:
             raise Dav2Error(f"{', '.join(on_device)}: made on a device, which workers cannot: use workers=0")
+        self._drop_remainder = drop_remainder
         end = None if epochs is None else epochs * sum(lengths)
-        if end is not None and drop_remainder:
-            end -= end % batch_size
         if sharding is not None:
             rows = rows_on_this_host(sharding, batch_size)
         else:
             rows = _part(batch_size, process_index, process_count)
         self._read = _Read(self.sources, order, end, rows, transform or Geometry(size), on_error)
+        if end is not None and not self._batches(end):
+            raise Dav2Error(f"{end:,} examples do not fill a batch of {batch_size}: use a smaller one")
         self._position = 0
         self._reader: Reader | None = None
         self.skipped: list[str] = []  # one line for each example that was left out on this host, in the order of events
@@ -102,13 +103,16 @@ class Loader:
         """Batches in all epochs. Raises TypeError when they are endless, as `len` does for whatever has no length."""
         if self._read.end is None:
             raise TypeError("an endless loader has no length: give epochs")
-        return -(-self._read.end // self.batch_size)
+        return self._batches(self._read.end)
+
+    def _batches(self, examples: int) -> int:
+        return examples // self.batch_size if self._drop_remainder else -(-examples // self.batch_size)
 
     def __iter__(self) -> Loader:
         return self
 
     def __next__(self) -> Batch:
-        left = FOREVER if self._read.end is None else -(-(self._read.end - self._position) // self.batch_size)
+        left = FOREVER if self._read.end is None else self._batches(self._read.end - self._position)
         if left <= 0:
             self.close()
             raise StopIteration

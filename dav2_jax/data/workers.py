@@ -40,27 +40,29 @@ class Reader:
     def __init__(self, read: Callable[[int], Any], count: int, workers: int, threads: int = 2, ahead: int = 1):
         import grain
 
-        self._turn = threading.Lock()  # Grain's iterators are for one thread at a time
-        self._lease: Path | None = None
+        turn = threading.Lock()  # Grain's iterators are for one thread at a time
+        lease = None
         results = grain.MapDataset.range(count).map(read)
-        if not workers:
+        if workers:
+            _defaults_of_grains_flags()
+            lease = Path(tempfile.mkdtemp(prefix="dav2-loader-"))
+            results = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)).mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=min(workers, count), per_worker_buffer_size=ahead),
+                worker_init_fn=functools.partial(_begin, str(lease), os.getpid()),
+            )
+        else:
             options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead))
-            self._results = iter(results.to_iter_dataset(options))
-            self._stop = util.Finalize(self, _stop, (self._results, None, self._turn), exitpriority=10)
-            return
-        _defaults_of_grains_flags()
-        self._lease = Path(tempfile.mkdtemp(prefix="dav2-loader-"))
-        results = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)).mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=min(workers, count), per_worker_buffer_size=ahead),
-            worker_init_fn=functools.partial(_begin, str(self._lease), os.getpid()),
-        )
-        self._results = iter(results)
-        # Above Grain's own 1, so that this comes first; and without it Grain would wait 25 s for a worker that hangs.
-        self._stop = util.Finalize(self, _stop, (self._results, self._lease, self._turn), exitpriority=10)
-        # Otherwise Grain makes one iterator after another as their turns come, and forgets to close those that never
-        # had theirs. Asking for the state makes all of them, without starting them.
-        self._results.get_state()
+            results = results.to_iter_dataset(options)
+        self._results, self._turn = iter(results), turn
         with _sigint_blocked():
+            closing = _Closing(self._results, lease, turn)
+            # Also when the program ends. Before Grain's own (at 1), which waits 25 s for each worker that hangs.
+            self._stop = util.Finalize(self, closing, exitpriority=10)
+            if workers:
+                # Otherwise Grain makes one iterator after another as their turns come, and forgets to close those that
+                # never had theirs. Asking for the state makes all of them, without starting them.
+                self._results.get_state()
+        with _sigint_blocked():  # once more: the first process of all, Python's own for shared memory, unblocks it
             self._results.start_prefetch()
 
     def __next__(self):
@@ -78,18 +80,34 @@ class Reader:
         self._stop()
 
 
-def _stop(results, lease: Path | None, turn: threading.Lock) -> None:
-    def close():
-        with turn:
-            results.close()
+class _Closing:
+    """Called once, it closes Grain's iterator and ends the workers, and returns when they are gone.
 
-    closing = threading.Thread(target=close, daemon=True, name="dav2-loader-close")
-    closing.start()
-    closing.join(PATIENCE)
-    if lease is not None:
-        with contextlib.suppress(OSError):
-            lease.rmdir()  # any worker that is left ends within CHECK seconds, and Grain sees that it has
-    closing.join()
+    A thread of its own does it, so that a worker that hangs cannot hold up the caller, who then takes away the lease.
+    The thread stands ready from the beginning: while Python shuts down, from 3.12 on, none can be started.
+    """
+
+    def __init__(self, results, lease: Path | None, turn: threading.Lock):
+        self._lease = lease
+        self._asked = threading.Event()
+        self._thread = threading.Thread(
+            target=_close_when, args=(self._asked, results, turn), daemon=True, name="dav2-loader-close"
+        )
+        self._thread.start()
+
+    def __call__(self) -> None:
+        self._asked.set()
+        self._thread.join(PATIENCE)
+        if self._lease is not None:
+            with contextlib.suppress(OSError):
+                self._lease.rmdir()  # any worker that is left ends within CHECK seconds, and Grain sees that it has
+        self._thread.join()
+
+
+def _close_when(asked: threading.Event, results, turn: threading.Lock) -> None:
+    asked.wait()
+    with turn:
+        results.close()
 
 
 def _begin(lease: str, parent: int, _number: int, _count: int) -> None:

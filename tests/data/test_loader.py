@@ -87,6 +87,10 @@ def test_a_state_is_for_any_number_of_hosts_and_any_batch_size(batches):
         batch = next(loader)
     assert np.array_equal(batch["image"][:4], batches[2]["image"])
     assert np.array_equal(batch["image"][4:], batches[3]["image"])
+    state = state | {"position": 4}
+    with Loader(sources(), 8, seed=5, epochs=1, workers=0, **ALONE) as loader:
+        loader.restore(state)
+        assert len(list(loader)) == (22 - 4) // 8
 
 
 def test_a_state_of_other_data_is_refused():
@@ -115,6 +119,8 @@ def test_the_last_rows_are_left_out_or_padded(batches):
     expected = np.concatenate([batch["index"] for batch in batches])[20:22]
     assert last["index"].tolist() == [*expected, -1, -1, -1]
     assert last["valid"].any((1, 2)).tolist() == [True, True, False, False, False]
+    with pytest.raises(Dav2Error, match="22 examples do not fill a batch of 23"):
+        Loader(sources(), 23, epochs=1, **ALONE)
     with pytest.raises(TypeError, match="endless"):
         len(Loader(sources(), 5, **ALONE))
 
