@@ -1,6 +1,6 @@
 """Examples a second from files to batches: the loader with and without workers, against a plain loop.
 
-    nice -n 19 python tests/benchmarks/loader.py                                  # two minutes on two cores
+    python tests/benchmarks/loader.py                                  # two minutes on two cores
     python tests/benchmarks/loader.py --sizes 518 --workers 0 4 8 --pixels uint8
 
 Pairs of 640 x 480 are made once in --work: an image as PNG or JPEG, its depth as npy (float32) or 16-bit PNG. All of
@@ -8,7 +8,7 @@ them stay in the system's cache, so this is the cost of decoding, resizing and h
 
     plain loop  read, resize, crop and stack in this process, one example after another
     loader, 0   threads of this process; loader, 2: worker processes, and so on
-    parts       milliseconds an example of reading the image, reading the depth and the transform, in the plain loop
+    parts       milliseconds of a core an example of reading the image, reading the depth and the transform, in the plain loop
 
 The time starts after the first batches, when all workers run. Nothing else should run on the machine.
 """
@@ -88,19 +88,19 @@ def loader(source: Source, transform: Geometry, batch: int, batches: int, worker
 
 
 def parts(source: Source, folder: Path, endings: tuple[str, str], transform: Geometry) -> dict[str, float]:
-    """Milliseconds an example."""
+    """Milliseconds of a core an example."""
     spent = dict.fromkeys(("image", "depth", "transform"), 0.0)
     for seed, name in enumerate(source.items):
-        now = time.perf_counter()
+        now = time.process_time()
         read_image(folder / f"{name}{endings[0]}")
-        spent["image"] += time.perf_counter() - now
-        now = time.perf_counter()
+        spent["image"] += time.process_time() - now
+        now = time.process_time()
         depth_files.read(folder / f"{name}-depth{endings[1]}")
-        spent["depth"] += time.perf_counter() - now
+        spent["depth"] += time.process_time() - now
         example = source[seed]
-        now = time.perf_counter()
+        now = time.process_time()
         transform(example, seed)
-        spent["transform"] += time.perf_counter() - now
+        spent["transform"] += time.process_time() - now
     return {name: 1e3 * seconds / len(source) for name, seconds in spent.items()}
 
 
@@ -125,7 +125,7 @@ def main() -> None:
         source, transform = Source("pairs", names, reader), Geometry(size, pixels=arguments.pixels)
         cost = parts(source, folder, endings, transform)
         shown = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in cost.items())
-        print(f"\n{kind}, crops of {size}, batches of {arguments.batch}; ms an example: {shown}")
+        print(f"\n{kind}, crops of {size}, batches of {arguments.batch}; ms of a core an example: {shown}")
         examples = arguments.batch * arguments.batches
         seconds = plain_loop(source, transform, arguments.batch, arguments.batches)
         print(f"  plain loop            {examples / seconds:7.1f} examples/s", flush=True)

@@ -69,13 +69,13 @@ def test_waiting_for_input_is_measured(split):
     with prefetch_to_device(slow(0.05, 8), split) as bound:
         for _ in bound:
             pass
-        assert 0.25 < bound.waited < 0.5  # 7 batches: the first is start-up
+        assert bound.waited > 0.25  # 7 batches: the first is start-up
         assert bound.start_up >= 0.05
         assert bound.share_waiting > 0.6
     with prefetch_to_device(slow(0.001, 8), split) as free:
         for _ in free:
             time.sleep(0.05)
-        assert free.share_waiting < 0.3
+        assert free.share_waiting < 0.5 * bound.share_waiting
 
 
 def test_reading_ahead_is_bounded(split):
