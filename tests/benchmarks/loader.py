@@ -8,7 +8,7 @@ them stay in the system's cache, so this is the cost of decoding, resizing and h
 
     plain loop  read, resize, crop and stack in this process, one example after another
     loader, 0   threads of this process; loader, 2: worker processes, and so on
-    parts       milliseconds of a core an example of reading the image, reading the depth and the transform, in the plain loop
+    parts       milliseconds of a core an example of image, depth file and transform
 
 The time starts after the first batches, when all workers run. Nothing else should run on the machine.
 """
