@@ -59,23 +59,29 @@ def test_the_state_is_of_what_was_given_not_of_what_lies_ready(split):
     assert not np.array_equal(batches[1]["image"], third["image"])
 
 
-def slow(seconds: float, count: int):
-    for number in range(count):
-        time.sleep(seconds)
-        yield {"x": np.full((8, 2), number)}
-
-
 def test_waiting_for_input_is_measured(split):
-    with prefetch_to_device(slow(0.05, 8), split) as bound:
-        for _ in bound:
-            pass
-        assert bound.waited > 0.25  # 7 batches: the first is start-up
-        assert bound.start_up >= 0.05
-        assert bound.share_waiting > 0.6
-    with prefetch_to_device(slow(0.001, 8), split) as free:
-        for _ in free:
-            time.sleep(0.05)
-        assert free.share_waiting < 0.5 * bound.share_waiting
+    go = threading.Event()
+
+    def held_up():
+        yield {"x": np.zeros((8, 1))}
+        go.wait()
+        for _ in range(3):
+            yield {"x": np.zeros((8, 1))}
+
+    with prefetch_to_device(held_up(), split) as ready:
+        next(ready)
+        assert ready.waited == 0  # the first batch is start-up
+        assert ready.start_up > 0
+        threading.Timer(0.5, go.set).start()
+        next(ready)
+        waited = ready.waited
+        assert waited > 0.45
+        assert ready.share_waiting > 0.5
+        time.sleep(1)  # the others are ready by now
+        next(ready)
+        assert ready.waited < waited + 0.4
+        assert ready.share_waiting < 0.6
+        assert ready.given == 3
 
 
 def test_reading_ahead_is_bounded(split):
