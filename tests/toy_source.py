@@ -1,6 +1,8 @@
 """A small source of noise with every field an example can have; run as a program, it is prepared, slowly."""
 
-import tempfile
+import functools
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -29,11 +31,11 @@ def source(count: int = 23, broken: tuple[int, ...] = (), pause: float = 0) -> S
     return Source("Toy, set", range(count), functools.partial(_read, broken, pause), "any scale")
 
 
-def read_for_ever(item: int) -> Example:
-    """Hangs, as a network disk might; says in a file that it does."""
-    (Path(tempfile.gettempdir()) / "hangs").touch()
-    time.sleep(1000)
-    return read(item)
+def _read(broken: tuple[int, ...], pause: float, index: int) -> Example:
+    time.sleep(pause)
+    if index in broken:
+        raise Dav2Error(f"toy/{index}.png: damaged")
+    return example(index)
 
 
 def same(one: Example, other: Example) -> bool:

@@ -153,9 +153,9 @@ def predict(
     from dav2_jax.inference.inputs import find_inputs
     from dav2_jax.inference.job import predict_files
     from dav2_jax.inference.pipeline import one_by_one
-    from dav2_jax.resize import check_input_size
     from dav2_jax.inference.programs import keep_programs
     from dav2_jax.inference.tiles import check_tiles, predict_tiled
+    from dav2_jax.resize import check_input_size
 
     check_input_size(input_size)
     if tiles is not None:

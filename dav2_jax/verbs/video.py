@@ -100,9 +100,9 @@ def video(
     """
     from dav2_jax import hub
     from dav2_jax.inference.predictor import usual_batch_size
-    from dav2_jax.resize import check_input_size
     from dav2_jax.inference.programs import keep_programs
     from dav2_jax.inference.video import Look, depth_video
+    from dav2_jax.resize import check_input_size
 
     check_input_size(input_size)
     batch_size = usual_batch_size() if batch_size is None else batch_size

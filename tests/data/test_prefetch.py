@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from toy_source import read_or_fail, toy
+from numbered_source import read_or_fail, toy
 
 from dav2_jax import sharding
 from dav2_jax.data.loader import Loader, rows_on_this_host
@@ -119,7 +119,7 @@ def test_rows_are_those_of_the_devices(split):
 PROGRAM = """
 import sys
 import jax, numpy as np
-from toy_source import toy
+from numbered_source import toy
 from dav2_jax import sharding
 from dav2_jax.data import strong
 from dav2_jax.data.loader import Loader

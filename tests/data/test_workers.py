@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import multiprocessing, sys, threading, time
-from toy_source import read_for_ever, toy
+from numbered_source import read_for_ever, toy
 from dav2_jax.data.loader import Loader
 
 def report(workers):
