@@ -2,6 +2,8 @@
 
 import functools
 import os
+import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -55,7 +57,9 @@ def environment() -> dict[str, str]:
 if __name__ == "__main__":
     from dav2_jax.data import prepare
 
-    count, pause, folder = sys.argv[1:]
+    count, pause, folder, largest_file = sys.argv[1:]
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond fails, as it does on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest_file), resource.RLIM_INFINITY))
     print("ready", flush=True)
     try:
         prepare.prepare(source(int(count), (7,), float(pause)), Path(folder), shard_examples=5, workers=2)

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -28,10 +27,10 @@ def _contents(folder: Path) -> dict[str, object]:
     return {**files, records.MANIFEST: manifest}
 
 
-def _prepare_apart(count: int, pause: float, folder: Path, **more) -> subprocess.Popen:
-    command = [sys.executable, toy_source.__file__, str(count), str(pause), str(folder)]
+def _prepare_apart(count: int, pause: float, folder: Path, largest_file: int = 2**40) -> subprocess.Popen:
+    command = [sys.executable, toy_source.__file__, str(count), str(pause), str(folder), str(largest_file)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=toy_source.environment(), **more
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=toy_source.environment()
     )
     process.stdout.readline()  # it has imported all and begins
     return process
@@ -150,18 +149,8 @@ def test_two_at_once_are_refused_and_threads_leave_nothing_behind(tmp_path):
     assert threading.active_count() == threads
 
 
-def _no_file_over(size: int):
-    """Of a process: a write that makes a file larger fails, as it does on a full disk."""
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-    return limit
-
-
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(tmp_path):
-    process = _prepare_apart(23, 0, tmp_path, preexec_fn=_no_file_over(66_000))
+    process = _prepare_apart(23, 0, tmp_path, largest_file=66_000)
     error = process.communicate()[1]
     assert process.returncode == 1
     assert error.startswith(
