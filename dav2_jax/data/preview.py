@@ -14,6 +14,7 @@ from dav2_jax.inference.depth import Depth
 
 # Of each tag in TAGS: gray is plain, then thin, glass, mirror, sky.
 TAG_COLOURS = np.array([[90, 90, 90], [255, 210, 40], [60, 200, 255], [240, 80, 200], [190, 215, 255]], np.uint8)
+VALID_COLOUR = np.array([80, 190, 110], np.uint8)
 GAP = 6
 CAPTION = 16
 
@@ -69,7 +70,7 @@ def _cells(example: Example, height: int) -> list[np.ndarray]:
         low, high = np.percentile(values[valid], (1, 99)) if valid.any() else (0, 1)
         limits = (float(low), float(high))
         pictures = {_range(example): disparity_picture(values, valid, limits)}
-        pictures[f"valid {valid.mean():.1%}"] = np.repeat(valid[..., None] * np.uint8(255), 3, -1)
+        pictures[f"valid {valid.mean():.1%}"] = valid[..., None] * VALID_COLOUR
         if "tag" in example:
             present = [name for place, name in enumerate(TAGS) if (example["tag"] == place).any()]
             pictures["tags: " + " ".join(present)] = tag_picture(example["tag"])

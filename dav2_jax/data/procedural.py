@@ -1,7 +1,7 @@
 """Endless synthetic scenes with exact depth, drawn by JAX on the device: rooms, streets and gardens.
 
     batch = procedural.render(seed=0, indices=jnp.arange(8))       # arrays on the device; use it inside your own jit
-    source = procedural.source(10_000, seed=0)                     # the same as examples in NumPy, one at a time
+    source = procedural.source(count=10_000, seed=0)                     # the same as examples in NumPy, one at a time
 
 A scene depends on (seed, index, style) alone, not on the batch, the number of devices or the process. Depth is that of
 the surface one meets first, also where it is glass or a mirror; `tag` says where that is so, and `sensor_depth` is what
@@ -90,9 +90,9 @@ def _one(key, height: int, width: int, style: Style, photographic: bool, index) 
 
 
 def source(
-    count: int,
-    seed: int = 0,
     *,
+    count: int = 10_000,
+    seed: int = 0,
     height: int = 252,
     width: int = 252,
     style: Style = "clean",
@@ -104,9 +104,8 @@ def source(
     if style not in STYLES:
         raise Dav2Error(f"there is no style {style!r}: use one of {', '.join(STYLES)}")
     read = partial(_read, seed=seed, height=height, width=width, style=style, photographic=photographic)
-    return Source(
-        "procedural", range(count), read, "metres", ("drawn, not photographed: exact also on glass and mirrors",)
-    )
+    about = ("drawn, not photographed: exact also on glass and mirrors",)
+    return Source("procedural", range(count), read, "metres", about, on_device=True)
 
 
 def _read(index: int, seed: int, height: int, width: int, style: Style, photographic: bool) -> Example:

@@ -36,7 +36,7 @@ def test_a_row_shows_everything_that_is_known():
     assert red[0] > red[2]  # near
     assert blue[2] > blue[0]  # sky
     assert not centres[1][1, 0].any()  # not valid
-    np.testing.assert_array_equal(centres[2][..., 0], [[255, 255, 255], [0, 255, 255]])
+    np.testing.assert_array_equal(centres[2][..., 0], [[80, 80, 80], [0, 80, 80]])
     np.testing.assert_array_equal(centres[3], TAG_COLOURS[tag])
     np.testing.assert_array_equal(centres[4][0, 0], centres[1][0, 0])  # on the scale of the true depth
     assert not centres[4][0, 1].any()

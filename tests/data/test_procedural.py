@@ -45,7 +45,7 @@ def test_reversed_order_gives_the_same_scenes(eight):
 
 
 def test_a_batch_of_one_gives_the_same_scene_and_so_does_the_source(eight):
-    source = procedural.source(6, SEED, **SIZE)
+    source = procedural.source(count=6, seed=SEED, **SIZE)
     assert len(source) == 6
     for index in (0, 5):
         same(eight, host(procedural.render(SEED, jnp.array([index]), **SIZE)), slice(index, index + 1))
@@ -118,6 +118,6 @@ def test_arguments_are_checked():
     with pytest.raises(Dav2Error, match="both must be positive"):
         procedural.render(0, jnp.arange(1), height=0)
     with pytest.raises(Dav2Error, match="no style 'oil'"):
-        procedural.source(3, style="oil")
+        procedural.source(count=3, style="oil")
     with pytest.raises(Dav2Error, match="-1 scenes"):
-        procedural.source(-1)
+        procedural.source(count=-1)
