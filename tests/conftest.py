@@ -1,6 +1,7 @@
 """A strict world for every test: eight CPU devices, and no silent broadcasting between ranks."""
 
 import os
+import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -20,6 +21,11 @@ from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure():
+    """A shell in the background ignores Ctrl-C, and programs that tests start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
