@@ -64,7 +64,7 @@ def clip():
 def assert_same(one, other):
     """The same file; of a video the same packets of sound, times and, up to the encoder's rounding, pictures.
 
-    On a machine that is very busy, x264's threads now and then choose other bits for the same pictures.
+    On a machine that is very busy, the encoder now and then chooses other bits for the same pictures.
     """
     if Path(one).suffix == ".png":
         assert Path(one).read_bytes() == Path(other).read_bytes()
