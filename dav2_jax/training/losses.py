@@ -1,0 +1,254 @@
+"""Losses: metric depth (SiLog), relative depth (L_ssi + 2 L_gm, trimmed), feature alignment and CutMix.
+
+Depth Anything published the metric loss alone; the others are built from the papers and from the loss code of MiDaS
+and of the authors' own Video Depth Anything, and say where they follow which.
+
+- A loss takes (prediction, target, valid): [B, H, W] each, of any float type, and computes in float32. What stands
+  where `valid` is False does not matter, NaN included. Targets get no gradient.
+- Reduction is batch-based, as in the code of MiDaS and Video Depth Anything: one sum over all pixels of the global
+  batch over one count. Under `jit` with a batch that is split over devices the value is therefore the same, up to the
+  order of the sums (about 1e-7 relative), for any number of them. Inside `shard_map` name the axes in `axis`, and take
+  the gradient outside of it or with check_vma on, where the transpose of `psum` is right.
+- An image does not count, and has a gradient of exactly zero, where it has fewer than MIN_VALID valid pixels or its
+  target is constant: all sky, an empty mask, padding. Nothing that counts: the loss is 0.
+- A prediction that is not finite at a valid pixel makes the loss NaN: that must stop a run, not hide.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from dav2_jax.training.order_statistics import kth_smallest, median
+
+MIN_VALID = 10  # pixels; below, the official validation skips an image (metric_depth/train.py)
+_CONSTANT = 1e-6  # mean deviation over largest value; float32 rounds at 6e-8
+
+Axis = str | tuple[str, ...] | None
+
+
+def silog(prediction: Array, target: Array, valid: Array, *, lambd: float = 0.5, axis: Axis = None) -> Array:
+    """sqrt(mean(g^2) - lambd * mean(g)^2) with g = log(target / prediction), over all valid pixels of the batch.
+
+    prediction, target  metres, positive. A prediction that underflowed to 0 counts as the smallest normal number.
+    valid               also leaves out sky, whose target is infinite, and what the model's range does not reach
+
+    Official code: metric_depth/util/loss.py, with this lambd and no factor of 10. There a perfect prediction has the
+    gradient NaN (the square root at 0) and a zero gives infinity; here the gradients are 0. Nothing else differs.
+    """
+    prediction, target, valid = _checked(prediction, target, valid)
+    tiny = jnp.finfo(prediction.dtype).tiny
+    log_ratio = jnp.log(jnp.where(valid, target, 1)) - jnp.log(jnp.maximum(jnp.where(valid, prediction, 1), tiny))
+    count = _per_image(valid)
+    square = _ratio(_per_image(log_ratio**2), count, axis)
+    mean = _ratio(_per_image(log_ratio), count, axis)
+    variance = square - lambd * mean**2
+    perfect = variance <= 0  # also what rounding makes negative; False for NaN
+    return jnp.where(perfect, 0, jnp.sqrt(jnp.where(perfect, 1, variance)))
+
+
+class Normalised(NamedTuple):
+    """values: (map - shift) / scale, [B, H, W], 0 where not valid. shift, scale: [B]; a scale of 0 says that the map
+    is constant or has fewer than MIN_VALID valid pixels."""
+
+    values: Array
+    shift: Array
+    scale: Array
+
+
+def affine_normalise(maps: Array, valid: Array) -> Normalised:
+    """Each map without its shift, the median of its valid values, and its scale, their mean distance from it.
+
+    MiDaS equation 5 and 6; Depth Anything V1 section 3.1. The median is the lower middle, as torch.median, and of valid
+    pixels only (Video Depth Anything lets the others in as zeros). Gradients flow through shift and scale, as in the
+    code of MiDaS and Video Depth Anything, and as they must if the loss is to be blind to both. A constant map becomes
+    0, with the gradient of (map - shift) / its largest value, so that training can leave that state.
+    """
+    maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
+    maps = jnp.where(valid, maps, 0)
+    count = _per_image(valid)
+    shift = median(maps, valid)
+    centred = jnp.where(valid, maps - shift[:, None, None], 0)
+    deviation = _per_image(jnp.abs(centred)) / jnp.maximum(count, 1)
+    largest = lax.stop_gradient(jnp.max(jnp.abs(maps), axis=(1, 2), initial=0))
+    # Written such that NaN and infinity do not pass for constant.
+    nothing = (count < MIN_VALID) | ((deviation <= _CONSTANT * largest) & (largest < jnp.inf))
+    divisor = jnp.where(nothing, jnp.where(largest > 0, largest, 1), deviation)
+    return Normalised(centred / divisor[:, None, None], shift, jnp.where(nothing, 0, deviation))
+
+
+def trim(residuals: Array, valid: Array, share: float = 0.1) -> Array:
+    """Weights [B, H, W] that drop the largest residuals of each image: 1 for those that stay, 0 for the others.
+
+    residuals  at least 0
+    share      to drop, in steps of 0.0001. Of N valid pixels the floor((1 - share) * N) smallest stay: per image, where
+               Video Depth Anything sorts the whole batch. Pixels equal to the largest that stays share what is left, so
+               that the weights always add up to this number.
+
+    Depth Anything V2 section 5.2 ("regions" of 10 %; pixels here, the paper does not say); MiDaS `ssitrim`.
+    """
+    residuals = lax.stop_gradient(residuals)
+    count = jnp.sum(valid, axis=(1, 2), dtype=jnp.int32)
+    parts = round((1 - share) * 10_000)
+    keep = count // 10_000 * parts + count % 10_000 * parts // 10_000  # in integers: 0.9 is no float, and N * 0.9 not N
+    threshold = kth_smallest(residuals, valid, jnp.maximum(keep - 1, 0))[:, None, None]
+    below, equal = valid & (residuals < threshold), valid & (residuals == threshold)
+    left = (keep - _per_image(below)) / jnp.maximum(_per_image(equal), 1)
+    return below + equal * left[:, None, None]
+
+
+def ssi(prediction: Array, target: Array, valid: Array, *, trim: float = 0.0, axis: Axis = None) -> Array:
+    """L_ssi: mean |p - t| over valid pixels, where p and t are the affine-normalised disparities; at most 2.
+
+    trim  share of the largest residuals of each image that does not count. The sum of the others is divided by the
+          number of all valid pixels, as MiDaS and Video Depth Anything do (without their factor of 1/2).
+
+    Depth Anything V1 section 3.1. Does not change under scale > 0 and shift of prediction or target. A constant
+    prediction has the loss 1.
+    """
+    residual, counted = _residual(prediction, target, valid)
+    return _mean_residual(residual, counted, trim, axis)
+
+
+def gradient_matching(prediction: Array, target: Array, valid: Array, *, scales: int = 4, axis: Axis = None) -> Array:
+    """L_gm: mean |dx (p - t)| + |dy (p - t)| of affine-normalised disparities, summed over scales of 1, 2, 4, 8 pixels.
+
+    MiDaS equation 11, in the form of its code and of Video Depth Anything: a scale takes every k-th pixel, without
+    averaging; a difference counts where both of its pixels are valid, and each sum is divided by the valid pixels of
+    that scale. Not trimmed. Invariant as `ssi`.
+    """
+    residual, counted = _residual(prediction, target, valid)
+    return _mean_gradient(residual, counted, scales, axis)
+
+
+def relative_loss(
+    prediction: Array,
+    target: Array,
+    valid: Array,
+    *,
+    gm_weight: float = 2.0,
+    trim: float = 0.1,
+    scales: int = 4,
+    axis: Axis = None,
+) -> tuple[Array, dict[str, Array]]:
+    """(ssi + gm_weight * gm, {"ssi", "gm"}): the loss of relative depth, with its two parts for the log.
+
+    prediction, target  disparity; sky is 0 and valid
+    trim                0.1 for pseudo-labels; 0 for labels that are right, as those of synthetic scenes
+
+    Weights and trimming of Depth Anything V2 (sections 5.2, 7.1 and B.7; MiDaS has gm_weight 0.5).
+    """
+    residual, counted = _residual(prediction, target, valid)
+    parts = {
+        "ssi": _mean_residual(residual, counted, trim, axis),
+        "gm": _mean_gradient(residual, counted, scales, axis),
+    }
+    return parts["ssi"] + gm_weight * parts["gm"], parts
+
+
+def cutmix_loss(
+    prediction: Array, target_inside: Array, target_outside: Array, inside: Array, valid: Array, **options
+) -> tuple[Array, dict[str, Array]]:
+    """`relative_loss` (which see for options and result) of an image put together from two, each part on its own.
+
+    prediction      of the mixed image
+    target_inside   of the image that was pasted, target_outside: of the other one, both in the mixed image's frame
+    inside          bool [B, H, W]: where the pasted image is seen; all False for an image that was not mixed
+    valid           bool [B, H, W]: where the target that applies is known
+
+    Depth Anything V1 section 3.2: each region has its own shift and scale, because two photos have, and counts by its
+    area. With one sum over all pixels that is what two separate maps in one batch give.
+    """
+    _checked(prediction, target_inside, inside)
+    _checked(prediction, target_outside, valid)
+    both = [
+        # [B, 2, H, W] -> [2 B, H, W]: the halves of an image stay on its device
+        jnp.stack(pair, axis=1).reshape(-1, *prediction.shape[1:])
+        for pair in (
+            (prediction, prediction),
+            (target_inside, target_outside),
+            (valid & inside, valid & ~inside),
+        )
+    ]
+    return relative_loss(*both, **options)
+
+
+def feature_alignment(
+    features: Array, frozen: Array, valid: Array | None = None, *, margin: float = 0.85, axis: Axis = None
+) -> Array:
+    """L_feat: mean (1 - cos) between the trained encoder's features and those of a frozen DINOv2.
+
+    features, frozen  [B, N, D]: the final patch features, of encoders of the same width
+    valid             bool [B, N] or None: positions that take part, such as those of unlabelled images
+    margin            positions with a larger cosine are left alone. They count as 0 in the mean, which keeps the weight
+                      of the others what it is in the paper, 1 / N
+
+    Depth Anything V1 section 3.3; the authors on the margin and the features: LiheYoung/Depth-Anything issues 80 and
+    224. A feature of all zeros has cosine 0 and no gradient.
+    """
+    if valid is None:
+        valid = jnp.ones(features.shape[:2], bool)
+    if not features.shape == frozen.shape or not features.shape[:2] == valid.shape:
+        raise ValueError(f"features {features.shape}, frozen {frozen.shape} and valid {valid.shape} do not match")
+    dtype = jnp.promote_types(features.dtype, jnp.float32)
+    features = jnp.where(valid[..., None], features.astype(dtype), 0)
+    frozen = jnp.where(valid[..., None], lax.stop_gradient(frozen).astype(dtype), 0)
+    cosine = jnp.sum(_unit(features) * _unit(frozen), axis=-1)
+    loss = jnp.where(valid & ~(cosine > margin), 1 - cosine, 0)
+    return _ratio(jnp.sum(loss, axis=1), jnp.sum(valid, axis=1, dtype=dtype), axis)
+
+
+def _residual(prediction: Array, target: Array, valid: Array) -> tuple[Array, Array]:
+    """The difference of the normalised maps, 0 where it does not count, and where it counts; both [B, H, W]."""
+    prediction, target, valid = _checked(prediction, target, valid)
+    wanted = affine_normalise(target, valid)
+    counted = valid & (wanted.scale != 0)[:, None, None]  # True for NaN: a broken target must not pass unseen
+    given = affine_normalise(prediction, counted)
+    return jnp.where(counted, given.values - wanted.values, 0), counted
+
+
+def _mean_residual(residual: Array, counted: Array, share: float, axis: Axis) -> Array:
+    size = jnp.abs(residual)
+    weighted = size * trim(size, counted, share) if share else size
+    return _ratio(_per_image(weighted), _per_image(counted), axis)
+
+
+def _mean_gradient(residual: Array, counted: Array, scales: int, axis: Axis) -> Array:
+    loss = jnp.zeros((), residual.dtype)
+    for step in (2**k for k in range(scales)):
+        r, m = residual[:, ::step, ::step], counted[:, ::step, ::step]
+        down = jnp.where(m[:, 1:] & m[:, :-1], jnp.abs(r[:, 1:] - r[:, :-1]), 0)
+        across = jnp.where(m[:, :, 1:] & m[:, :, :-1], jnp.abs(r[:, :, 1:] - r[:, :, :-1]), 0)
+        loss += _ratio(_per_image(down) + _per_image(across), _per_image(m), axis)
+    return loss
+
+
+def _checked(prediction: Array, target: Array, valid: Array) -> tuple[Array, Array, Array]:
+    """In float32, or float64 if the prediction is; the target without gradient."""
+    if not prediction.shape == target.shape == valid.shape or prediction.ndim != 3:
+        raise ValueError(
+            f"prediction {prediction.shape}, target {target.shape} and valid {valid.shape} must be one [B, H, W]"
+        )
+    dtype = jnp.promote_types(prediction.dtype, jnp.float32)
+    return prediction.astype(dtype), lax.stop_gradient(target).astype(dtype), valid
+
+
+def _per_image(maps: Array) -> Array:
+    """[B]: the sum over the pixels of each image; a float, also of a mask."""
+    dtype = jnp.float32 if maps.dtype == bool else maps.dtype
+    return jnp.sum(maps, axis=(1, 2), dtype=dtype)
+
+
+def _ratio(totals: Array, counts: Array, axis: Axis) -> Array:
+    """Sum over sum, over the global batch; 0 where nothing was counted."""
+    total, count = jnp.sum(totals), jnp.sum(counts)
+    if axis is not None:
+        total, count = lax.psum((total, count), axis)
+    return total / jnp.maximum(count, 1)
+
+
+def _unit(vectors: Array) -> Array:
+    square = jnp.sum(vectors**2, axis=-1, keepdims=True)
+    return jnp.where(square > 0, vectors / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
