@@ -24,7 +24,7 @@ from jax import Array, lax
 from dav2_jax.training.order_statistics import kth_smallest, median
 
 MIN_VALID = 10  # pixels; below, the official validation skips an image (metric_depth/train.py)
-_CONSTANT = 1e-6  # mean deviation over largest value; float32 rounds at 6e-8
+_CONSTANT = 1e-6  # mean deviation, of values up to 1 or 2; float32 rounds at 6e-8
 
 Axis = str | tuple[str, ...] | None
 
@@ -64,19 +64,21 @@ def affine_normalise(maps: Array, valid: Array) -> Normalised:
     MiDaS equation 5 and 6; Depth Anything V1 section 3.1. The median is the lower middle, as torch.median, and of valid
     pixels only (Video Depth Anything lets the others in as zeros). Gradients flow through shift and scale, as in the
     code of MiDaS and Video Depth Anything, and as they must if the loss is to be blind to both. A constant map becomes
-    0, with the gradient of (map - shift) / its largest value, so that training can leave that state.
+    0, with the gradient of (map - shift) / its own size, so that training can leave that state.
     """
     maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
     maps = jnp.where(valid, maps, 0)
+    # First by a power of two, which is exact, to the size of 1: the gradient of a division has the square of the scale.
+    largest = lax.stop_gradient(jnp.max(jnp.abs(maps), axis=(1, 2)))
+    size = jnp.where(largest == 0, 1, largest / (2 * jnp.frexp(largest)[0]))  # NaN for NaN and infinity
+    maps = maps / size[:, None, None]
     count = _per_image(valid)
     shift = median(maps, valid)
     centred = jnp.where(valid, maps - shift[:, None, None], 0)
     deviation = _per_image(jnp.abs(centred)) / jnp.maximum(count, 1)
-    largest = lax.stop_gradient(jnp.max(jnp.abs(maps), axis=(1, 2), initial=0))
-    # Written such that NaN and infinity do not pass for constant.
-    nothing = (count < MIN_VALID) | ((deviation <= _CONSTANT * largest) & (largest < jnp.inf))
-    divisor = jnp.where(nothing, jnp.where(largest > 0, largest, 1), deviation)
-    return Normalised(centred / divisor[:, None, None], shift, jnp.where(nothing, 0, deviation))
+    nothing = (count < MIN_VALID) | (deviation <= _CONSTANT)  # and False for NaN
+    values = centred / jnp.where(nothing, 1, deviation)[:, None, None]
+    return Normalised(values, shift * size, jnp.where(nothing, 0, deviation * size))
 
 
 def trim(residuals: Array, valid: Array, share: float = 0.1) -> Array:
