@@ -14,6 +14,7 @@ from flax import nnx
 from dav2_jax.model.config import PATCH, ModelConfig
 from dav2_jax.model.dinov2 import DinoV2
 from dav2_jax.model.dpt import DPTHead
+from dav2_jax.model.remat import Remat
 
 Params = dict[str, "Params | jax.Array"]
 
@@ -25,20 +26,23 @@ class DepthAnything(nnx.Module):
         if config.kind != "encoder":
             self.depth_head = DPTHead(config, rngs)
 
-    def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
-        stages = self.pretrained(images)
+    def __call__(self, images: jax.Array, remat: Remat = "none") -> dict[str, jax.Array]:
+        stages = self.pretrained(images, remat)
         if self.config.kind != "encoder":
-            stages |= self.depth_head([stages[f"tap{k}"] for k in range(4)])
+            stages |= self.depth_head([stages[f"tap{k}"] for k in range(4)], remat)
             depth = stages["output_conv2"]
             stages["depth"] = depth * self.config.max_depth if self.config.kind == "metric" else depth
         return stages
 
 
-def stages(config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.float32) -> dict[str, jax.Array]:
+def stages(
+    config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.float32, remat: Remat = "none"
+) -> dict[str, jax.Array]:
     """Every intermediate result by name, in the order of computation; under `jit`, those not used cost nothing.
 
     images: [B, H, W, 3], normalised; H and W multiples of 14, at least 14.
     dtype:  of the computation, float32 or bfloat16; parameters may be kept in float32 either way.
+    remat:  what a gradient keeps in memory: `remat.recomputed`. Changes no value.
 
     patch_embed [B, h*w, D]; tokens, block00, block01, ... [B, 1 + h*w, D] (class token first);
     tap0 ... tap3 [B, h, w, D] (normalised, without class token: the features to build on);
@@ -49,10 +53,12 @@ def stages(config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.flo
     if images.ndim != 4 or images.shape[3] != 3 or any(side < PATCH or side % PATCH for side in images.shape[1:3]):
         raise ValueError(f"images must be [B, H, W, 3] with H and W multiples of {PATCH}, not {images.shape}")
     graph, keys = _graph(config)
-    return nnx.merge(graph, _with_keys(keys, params))(images.astype(dtype))
+    return nnx.merge(graph, _with_keys(keys, params))(images.astype(dtype), remat)
 
 
-def apply(config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.float32) -> jax.Array:
+def apply(
+    config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.float32, remat: Remat = "none"
+) -> jax.Array:
     """images [B, H, W, 3] normalised -> [B, H, W] float32, at the same size.
 
     Relative models give affine-invariant disparity (larger is closer, at least 0), metric models depth in metres.
@@ -60,7 +66,7 @@ def apply(config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.floa
     """
     if config.kind == "encoder":
         raise ValueError("an encoder alone has no depth head: use stages(...)['tap3'], or a model of another kind")
-    return stages(config, params, images, dtype)["depth"]
+    return stages(config, params, images, dtype, remat)["depth"]
 
 
 def init(config: ModelConfig, key: jax.Array) -> Params:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from dav2_jax.model import ops
 from dav2_jax.model.config import GRID, PATCH, ModelConfig
+from dav2_jax.model.remat import Remat, recomputed
 
 
 class Linear(nnx.Module):
@@ -129,7 +130,7 @@ class DinoV2(nnx.Module):
         self.blocks = nnx.List([Block(config, rngs) for _ in range(config.depth)])
         self.norm = LayerNorm(config.width)
 
-    def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
+    def __call__(self, images: jax.Array, remat: Remat = "none") -> dict[str, jax.Array]:
         """patch_embed [B, h*w, D]; tokens, block00, ... [B, 1 + h*w, D], class token first; tap0 ... 3 [B, h, w, D]."""
         with jax.named_scope("patch embedding"):
             x = self.patch_embed(images)
@@ -141,7 +142,7 @@ class DinoV2(nnx.Module):
         x = jnp.concatenate([cls, x], axis=1) + position_table(self.pos_embed[...], h, w).astype(x.dtype)
         stages["tokens"] = x
         for index, block in enumerate(self.blocks):
-            x = stages[f"block{index:02}"] = block(x)
+            x = stages[f"block{index:02}"] = recomputed(block, remat)(x)
         for number, index in enumerate(self.taps):  # the final norm is applied to every tap; the class token is dropped
             tokens = self.norm(stages[f"block{index:02}"])[:, 1:]
             stages[f"tap{number}"] = tokens.reshape(batch, h, w, width)

@@ -8,6 +8,7 @@ from flax import nnx
 
 from dav2_jax.model import ops
 from dav2_jax.model.config import PATCH, ModelConfig
+from dav2_jax.model.remat import Remat, recomputed
 
 
 class Conv(nnx.Module):
@@ -107,30 +108,40 @@ class DPTHead(nnx.Module):
         )
         self.scratch = Scratch(config, rngs)
 
-    def __call__(self, taps: list[jax.Array]) -> dict[str, jax.Array]:
+    def __call__(self, taps: list[jax.Array], remat: Remat = "none") -> dict[str, jax.Array]:
+        stages = recomputed(self._reassemble, remat)(taps)
+        stages |= recomputed(self._fuse, remat)([stages[f"layer{k}_rn"] for k in (1, 2, 3, 4)])
+        path = stages["refinenet1"]
         _, h, w, _ = taps[0].shape
+        stages["refinenet1"] = ops.resize_bilinear(path, 8 * h, 8 * w)  # for those who ask; below, part of an op
+        return stages | recomputed(self._output, remat)(path)
+
+    @jax.named_scope("head: reassemble")
+    def _reassemble(self, taps: list[jax.Array]) -> dict[str, jax.Array]:
+        """layer1_rn [B, 4h, 4w, F], layer2_rn [B, 2h, 2w, F], layer3_rn [B, h, w, F], layer4_rn [B, h/2, w/2, F]."""
         s, stages = self.scratch, {}
-        with jax.named_scope("head: reassemble"):
-            for k, tap in enumerate(taps):
-                stages[f"project{k}"] = self.projects[k](tap)
-                stages[f"resize{k}"] = self.resize_layers[k](stages[f"project{k}"])
-            fine = [s.layer1_rn(stages["resize0"]), s.layer2_rn(stages["resize1"])]  # [B, 4h, 4w, F], [B, 2h, 2w, F]
-            coarse = [s.layer3_rn(stages["resize2"]), s.layer4_rn(stages["resize3"])]  # [B, h, w, F], [B, h/2, w/2, F]
-        layer1, layer2, layer3, layer4 = fine + coarse
-        stages |= {"layer1_rn": layer1, "layer2_rn": layer2, "layer3_rn": layer3, "layer4_rn": layer4}
-
-        with jax.named_scope("head: fuse"):
-            path = stages["refinenet4"] = s.refinenet4(layer4, None, layer3.shape[1:3])
-            path = stages["refinenet3"] = s.refinenet3(path, layer3, layer2.shape[1:3])
-            path = stages["refinenet2"] = s.refinenet2(path, layer2, layer1.shape[1:3])
-            path = s.refinenet1(path, layer1)  # [B, 4h, 4w, F]
-            stages["refinenet1"] = ops.resize_bilinear(path, 8 * h, 8 * w)  # for those who ask; below, part of an op
-
-        with jax.named_scope("head: output"):
-            conv1, (conv2, _, conv3) = s.output_conv1, s.output_conv2
-            path = ops.resize_conv(path, 8 * h, 8 * w, conv1.kernel[...], conv1.bias[...])
-            stages["output_conv1"] = path
-            last = conv3.kernel[...], conv3.bias[...]
-            path = ops.resize_conv(path, h * PATCH, w * PATCH, conv2.kernel[...], conv2.bias[...], *last)
-            stages["output_conv2"] = self.last(path)  # [B, H, W]
+        for k, (tap, layer) in enumerate(zip(taps, (s.layer1_rn, s.layer2_rn, s.layer3_rn, s.layer4_rn), strict=True)):
+            stages[f"project{k}"] = self.projects[k](tap)
+            stages[f"resize{k}"] = self.resize_layers[k](stages[f"project{k}"])
+            stages[f"layer{k + 1}_rn"] = layer(stages[f"resize{k}"])
         return stages
+
+    @jax.named_scope("head: fuse")
+    def _fuse(self, layers: list[jax.Array]) -> dict[str, jax.Array]:
+        """refinenet4 ... 1, coarse to fine; the last is [B, 4h, 4w, F], not yet resized."""
+        s, (layer1, layer2, layer3, layer4), stages = self.scratch, layers, {}
+        path = stages["refinenet4"] = s.refinenet4(layer4, None, layer3.shape[1:3])
+        path = stages["refinenet3"] = s.refinenet3(path, layer3, layer2.shape[1:3])
+        path = stages["refinenet2"] = s.refinenet2(path, layer2, layer1.shape[1:3])
+        stages["refinenet1"] = s.refinenet1(path, layer1)
+        return stages
+
+    @jax.named_scope("head: output")
+    def _output(self, path: jax.Array) -> dict[str, jax.Array]:
+        """output_conv1 [B, 8h, 8w, F / 2] and output_conv2 [B, 14h, 14w], from [B, 4h, 4w, F]."""
+        _, h, w, _ = path.shape
+        conv1, (conv2, _, conv3) = self.scratch.output_conv1, self.scratch.output_conv2
+        middle = ops.resize_conv(path, 2 * h, 2 * w, conv1.kernel[...], conv1.bias[...])
+        last = conv3.kernel[...], conv3.bias[...]
+        path = ops.resize_conv(middle, h // 4 * PATCH, w // 4 * PATCH, conv2.kernel[...], conv2.bias[...], *last)
+        return {"output_conv1": middle, "output_conv2": self.last(path)}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dav2_jax.model import attention_tpu, resize_conv_tpu, tpu_kernel
+from dav2_jax.model import attention_tpu, remat, resize_conv_tpu, tpu_kernel
 from dav2_jax.resize import ResizeTaps, linear_taps
 from dav2_jax.resize import cubic_taps as cubic_taps  # beside the other ops for those who use it
 
@@ -25,7 +25,7 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         lax.dot_general, dimension_numbers=dims, precision=PRECISION, preferred_element_type=jnp.float32
     )
     y = _product(dot, x, kernel.astype(x.dtype))
-    return (y + jnp.expand_dims(bias, range(x.ndim - 1)).astype(jnp.float32)).astype(x.dtype)
+    return remat.product((y + jnp.expand_dims(bias, range(x.ndim - 1)).astype(jnp.float32)).astype(x.dtype))
 
 
 def _product(multiply, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -157,7 +157,7 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int
     y = _product(convolve, x, kernel.astype(x.dtype))
     if bias is not None:
         y = (y.astype(jnp.float32) + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype)
-    return y
+    return remat.product(y)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -170,7 +170,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Arra
     kernel = kernel.astype(x.dtype)
     tiles = _einsum("bhwc,ijco->bhiwjo", x, kernel)
     tiles = (tiles + bias.astype(jnp.float32)[None, None, None, None, None]).astype(x.dtype)
-    return tiles.reshape(batch, height * k, width * k, out)
+    return remat.product(tiles.reshape(batch, height * k, width * k, out))
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:

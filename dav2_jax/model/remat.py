@@ -1,0 +1,32 @@
+"""What a gradient keeps of the forward pass, and what it computes a second time instead: memory against time."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+Remat = Literal["none", "products", "blocks"]
+_PRODUCT = "product"
+
+
+def product(y: jax.Array) -> jax.Array:
+    """Marks the result of a linear layer or convolution: most of the arithmetic, and a small part of the memory."""
+    return checkpoint_name(y, _PRODUCT)
+
+
+def recomputed(part: Callable, remat: Remat) -> Callable:
+    """A part of the network (a transformer block, a stage of the head) with this much of it kept for its gradient.
+
+    none      all that the gradient needs
+    products  results of linear layers and convolutions; attention scores, norms, activations, resizes are done again
+    blocks    the part's input alone; all of its forward pass is done again
+
+    The value and its gradient are the same. Raises ValueError for another name.
+    """
+    if remat not in get_args(Remat):
+        raise ValueError(f"remat={remat!r} is none of {', '.join(get_args(Remat))}")
+    if remat == "none":
+        return part
+    keep = jax.checkpoint_policies.save_only_these_names(_PRODUCT) if remat == "products" else None
+    return jax.checkpoint(part, policy=keep)
