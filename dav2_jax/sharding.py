@@ -7,6 +7,7 @@ one. Hosts work on their own devices and meet only to agree on the work and to p
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -20,6 +21,17 @@ from dav2_jax.errors import Dav2Error
 
 AXES = ("data", "fsdp")  # examples are split over both, parameters over "fsdp" alone
 
+# Where parameters lie, by their whole dotted names: exactly one rule for each. Kernels are split by their outputs;
+# vectors, a thousandth of the bytes, are whole, and so is the very last layer, which has one output.
+PARAMETERS = (
+    (r"pretrained\.(cls_token|mask_token)", P()),
+    (r"pretrained\.pos_embed", P(None, None, "fsdp")),
+    (r"pretrained\..*\.kernel", P(None, "fsdp")),
+    (r"depth_head\.(?!scratch\.output_conv2\.2\.).*\.kernel", P(None, None, None, "fsdp")),
+    (r"depth_head\.scratch\.output_conv2\.2\.kernel", P()),
+    (r".*\.(bias|scale|gamma)", P()),
+)
+
 Item = TypeVar("Item")
 
 
@@ -29,14 +41,44 @@ def make_mesh(devices: Sequence[jax.Device], fsdp: int = 1) -> jax.sharding.Mesh
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """The first axis over all devices."""
-    return NamedSharding(mesh, P(AXES))
+def batch_sharding(mesh: jax.sharding.Mesh, axis: int = 0) -> NamedSharding:
+    """One axis, the first, over all devices."""
+    return NamedSharding(mesh, P(*[None] * axis, AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, P())
+
+
+def parameter_name(path) -> str:
+    """The dotted name of a parameter from its path in a tree, also where that tree is a part of another.
+
+    Parameters are trees of dicts, and what is built around them (an optimiser's state) is not: `mu` of a parameter has
+    its name, and a step counter the name "".
+    """
+    return ".".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+
+
+def parameter_spec(name: str, shape: Sequence[int], fsdp: int) -> P:
+    """How the parameter of this name is split; whole where the axis does not divide into `fsdp` parts.
+
+    Raises ValueError when not exactly one rule of PARAMETERS holds.
+    """
+    specs = [spec for pattern, spec in PARAMETERS if re.fullmatch(pattern, name)]
+    if len(specs) != 1:
+        raise ValueError(f"{len(specs)} rules, not one, say where parameter {name!r} lies")
+    return specs[0] if all(shape[i] % fsdp == 0 for i, axis in enumerate(specs[0]) if axis) else P()
+
+
+def state_sharding(mesh: jax.sharding.Mesh, tree):
+    """A NamedSharding for each leaf: of a parameter, or of what is kept for one, by its rule; of all else, whole."""
+
+    def of(path, leaf):
+        name = parameter_name(path)
+        return NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh.shape["fsdp"]) if name else P())
+
+    return jax.tree.map_with_path(of, tree)
 
 
 def over_batch(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
