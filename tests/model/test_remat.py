@@ -43,4 +43,4 @@ def test_less_is_kept(dtype):
 
 def test_another_name_is_refused():
     with pytest.raises(ValueError, match=r"remat='all' is none of none, products, blocks"):
-        depth_anything.apply(MINI, depth_anything.abstract_params(MINI), jnp.zeros((1, 14, 14, 3)), remat="all")
+        kept("all", jnp.float32)

@@ -136,10 +136,10 @@ def test_frozen_blocks_average_and_augmentation():
         return 0.75 * old + 0.25 * new
 
     state, step = setup(adamw=dataclasses.replace(ADAMW, freeze=1, ema=0.75), augment=augment, seed=3)
-    start, losses = host(state), []
-    first, metrics = step(state, batch())
-    first = host(first)
-    second, again = step(jax.device_put(first, jax.devices()[0]), batch())
+    start = host(state)
+    state, metrics = step(state, batch())
+    first = host(state)
+    second, again = step(state, batch())
     assert len(keys) == 1  # traced once
     for name, before in flatten(start.params).items():
         still = name.startswith(("pretrained.blocks.0.", "pretrained.patch", "pretrained.pos", "pretrained.cls"))
@@ -199,7 +199,7 @@ def test_the_state_lies_as_its_parameters():
     lie = sharding.state_sharding(sharding.make_mesh(jax.devices(), 4), abstract_state(MINI, optimizer))
     adam = next(part for part in lie.opt_state if hasattr(part, "mu"))
     kernel = lie.params["pretrained"]["blocks"]["1"]["mlp"]["fc1"]["kernel"]
-    assert kernel.spec == (None, "fsdp")
+    assert tuple(kernel.spec) == (None, "fsdp")
     for tree in (adam.mu, adam.nu, lie.ema):
         assert tree["pretrained"]["blocks"]["1"]["mlp"]["fc1"]["kernel"] == kernel
-    assert adam.count.spec == lie.step.spec == ()
+    assert tuple(adam.count.spec) == tuple(lie.step.spec) == ()
