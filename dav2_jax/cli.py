@@ -14,6 +14,7 @@ from dav2_jax.errors import Dav2Error
 from dav2_jax.verbs import data
 from dav2_jax.verbs.bench import bench
 from dav2_jax.verbs.predict import predict
+from dav2_jax.verbs.train import train, with_recipe
 from dav2_jax.verbs.video import video
 from dav2_jax.verbs.weights import convert, models, verify
 
@@ -38,6 +39,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "convert": convert,
     "verify": verify,
     **{f"data {verb.__name__}": verb for verb in (data.preview, data.check, data.prepare, data.sources)},
+    "train": train,
     "bench": bench,
     "models": models,
 }
@@ -86,7 +88,10 @@ def _run(argv: list[str]) -> int:
         raise Dav2Error(f"{wrong}: use one of {', '.join(known)} (dav2 {group}--help says more)")
     if verb == "predict":
         arguments = photos_before_formats(arguments)
-    call = parse(verb, VERBS[verb], arguments)
+    function = VERBS[verb]
+    if verb == "train":
+        function, arguments = with_recipe(arguments)
+    call = parse(verb, function, arguments)
     return call() if call else 0
 
 

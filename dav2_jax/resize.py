@@ -58,6 +58,18 @@ class ResizeTaps(NamedTuple):
     index: np.ndarray  # [out, taps] int32
     weight: np.ndarray  # [out, taps] float32
 
+    def transposed(self, size_in: int) -> ResizeTaps:
+        """The transposed resize, from `out` to `size_in` pixels, with as many taps as the most used input pixel has."""
+        count = self.index.shape[1]
+        used = np.flatnonzero(self.weight)
+        used = used[np.argsort(self.index.ravel()[used], kind="stable")]  # by the input pixel
+        pixel = self.index.ravel()[used]
+        times = np.bincount(pixel, minlength=size_in)
+        place = np.arange(len(used)) - (np.cumsum(times) - times)[pixel]
+        index, weight = np.zeros((size_in, times.max()), np.int32), np.zeros((size_in, times.max()), np.float32)
+        index[pixel, place], weight[pixel, place] = used // count, self.weight.ravel()[used]
+        return ResizeTaps(index, weight)
+
 
 def cubic_taps(size_in: int, size_out: int, step: float | None = None) -> ResizeTaps:
     """Keys' cubic with a = -0.75, half-pixel centres, replicated border, no antialias, no clipping.

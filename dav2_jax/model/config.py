@@ -1,4 +1,6 @@
-"""Sizes and kinds of Depth Anything models: a frozen config, and one table with a row for every released size.
+"""Sizes and kinds of Depth Anything models: a frozen config, and one table with a row for every size.
+
+Four sizes are the released ones; nano is this project's own, small enough to come with it.
 
 Sources: DINOv2's model table, and `model_configs` and `intermediate_layer_idx` of Depth Anything V1 and V2.
 """
@@ -98,6 +100,7 @@ class ModelConfig:
 # fmt: off
 PRESETS = {row.encoder: row for row in [
     #           encoder  width depth heads ffn       features out_channels              taps
+    ModelConfig("nano",    128,    8,    2, "mlp",         32, (24, 32, 48, 64),        (1, 3, 5, 7)),
     ModelConfig("small",   384,   12,    6, "mlp",         64, (48, 96, 192, 384),      (2, 5, 8, 11)),
     ModelConfig("base",    768,   12,   12, "mlp",        128, (96, 192, 384, 768),     (2, 5, 8, 11)),
     ModelConfig("large",  1024,   24,   16, "mlp",        256, (256, 512, 1024, 1024),  (4, 11, 17, 23)),

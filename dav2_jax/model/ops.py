@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dav2_jax.model import attention_tpu, remat, resize_conv_tpu, tpu_kernel
@@ -182,7 +183,19 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 
 
 def resample(x, taps: ResizeTaps, axis: int):
-    """Resizes one axis of a NumPy or a JAX array, in the dtype of the array (at least float32 weights)."""
+    """Resizes one axis of a NumPy or a JAX array, in the dtype of the array (at least float32 weights).
+
+    The gradient gathers too: JAX's own would scatter, one number after another on a CPU, in no fixed order on a GPU.
+    """
+    if isinstance(x, np.ndarray):
+        return _gather(x, taps, axis)
+    forward = jax.custom_vjp(functools.partial(_gather, taps=taps, axis=axis))
+    back = taps.transposed(x.shape[axis])
+    forward.defvjp(lambda x: (_gather(x, taps, axis), None), lambda _, g: (_gather(g, back, axis),))
+    return forward(x)
+
+
+def _gather(x, taps: ResizeTaps, axis: int):
     shape = [1] * x.ndim
     shape[axis] = -1
     terms = (

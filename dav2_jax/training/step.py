@@ -63,7 +63,12 @@ def init_state(
     given = {part: jax.tree.map(place, tree, lie[part]) for part, tree in given.items()}
 
     def draw(key):
-        return {part: tree for part, tree in depth_anything.init(config, key).items() if part not in given}
+        fresh = depth_anything.init(config, key)
+        if config.kind == "relative":
+            # With the default, near 0, the last ReLU may pass nothing on any image, and then no gradient ever either.
+            last = fresh["depth_head"]["scratch"]["output_conv2"]["2"]
+            last["bias"] = jnp.ones_like(last["bias"])
+        return {part: tree for part, tree in fresh.items() if part not in given}
 
     drawn = jax.jit(draw, out_shardings={part: lie[part] for part in lie if part not in given})(key)
     whole = sharding.state_sharding(mesh, abstract_state(config, optimizer))

@@ -1,0 +1,60 @@
+"""What a recipe minimises: how a batch of the loader becomes images for the network, and the loss of its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dav2_jax.data import strong
+from dav2_jax.training.losses import cutmix_loss, relative_loss, silog
+from dav2_jax.training.recipe import Recipe
+from dav2_jax.training.step import Batch, Loss
+
+
+def make_loss(recipe: Recipe) -> Loss:
+    """(prediction [B, H, W], batch) -> (loss, its parts); the batch is what `make_augment` gave.
+
+    silog: over what is valid and between min_depth and max_depth, as the official training does.
+    relative: against disparity, in the two regions of CutMix where images were mixed.
+    """
+    if recipe.loss == "silog":
+
+        def metric(prediction, batch):
+            depth = batch["depth"]
+            in_range = batch["valid"] & (depth >= recipe.min_depth) & (depth <= recipe.max_depth)
+            return silog(prediction, depth, in_range), {}
+
+        return metric
+    options = {"gm_weight": recipe.gradient_weight, "trim": recipe.trim}
+
+    def relative(prediction, batch):
+        if "inside" not in batch:
+            return relative_loss(prediction, batch["disparity"], batch["valid"], **options)
+        inside, (theirs, theirs_valid) = batch["inside"], batch["partner"]
+        valid = jnp.where(inside, theirs_valid, batch["valid"])
+        return cutmix_loss(prediction, theirs, batch["disparity"], inside, valid, **options)
+
+    return relative
+
+
+def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
+    """(key, batch of the loader) -> batch: images as the network expects them, with the strong changes of a recipe.
+
+    Each example draws from its own seed, so the key is not used.
+    """
+
+    def augment(_key: jax.Array, batch: Batch) -> Batch:
+        if not recipe.strong:
+            return batch | {"image": strong.network_input(batch["image"])}
+        images = strong.photometric(batch["image"], batch["seed"])
+        if (
+            recipe.loss == "silog"
+        ):  # two scenes have no common scale to be told apart by a metric loss, so none are mixed
+            return batch | {"image": strong.network_input(images)}
+        mixed = strong.cutmix(images, batch["seed"])
+        partner = strong.of_partner(batch["disparity"]), strong.of_partner(batch["valid"])
+        return batch | {"image": strong.network_input(mixed.images), "inside": mixed.mask, "partner": partner}
+
+    return augment

@@ -1,0 +1,248 @@
+"""Runs of the training loop, as whole programs where they are stopped, on a few pictures made here."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import dav2_jax as dav2
+from dav2_jax.errors import Dav2Error
+from dav2_jax.model import config
+from dav2_jax.training import recipe as recipes
+from dav2_jax.training.loop import train
+from dav2_jax.training.recipe import Recipe
+
+TINY = config.ModelConfig("tiny", 48, 4, 3, "mlp", 16, (8, 16, 24, 32), (0, 1, 2, 3))
+PROGRAM = """
+import sys
+from pathlib import Path
+import jax
+from dav2_jax.cli import main
+from dav2_jax.model import config
+config.PRESETS["tiny"] = config.ModelConfig("tiny", 48, 4, 3, "mlp", 16, (8, 16, 24, 32), (0, 1, 2, 3))
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(config.PRESETS, "tiny", TINY)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A CSV of eight pictures of slanted planes, brighter where nearer, with depth in metres."""
+    folder = tmp_path_factory.mktemp("planes")
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:32, :40] / 40
+    with (folder / "planes.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "depth"])
+        for number in range(8):
+            slope = rng.uniform(-1, 1, 2)
+            disparity = 1 + slope[0] * (rows - 0.4) + slope[1] * (columns - 0.5)
+            bright = np.clip(disparity[..., None] * 120 + rng.normal(0, 5, (32, 40, 3)), 0, 255)
+            Image.fromarray(bright.astype(np.uint8)).save(folder / f"{number}.png")
+            np.save(folder / f"{number}.npy", (1 / disparity).astype(np.float32))
+            table.writerow([f"{number}.png", f"{number}.npy"])
+    return f"own:{folder / 'planes.csv'}"
+
+
+@pytest.fixture
+def recipe(data):
+    return Recipe(
+        encoder="tiny", train=(data,), validate=(data,), size=28, batch_size=8, steps=24, encoder_lr=1e-4,
+        schedule="constant", clip=1.0, ema=0.9, seed=2, workers=0, log_every=4, validate_every=8, save_every=4,
+    )  # fmt: skip
+
+
+def parameters(run: Path) -> dict:
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dav2.load(run / "last.ckpt").params)
+    }
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def entries(run: Path, group: str) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["group"] == group]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    """The folder of a whole run on one device, by the command line."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    finish(run, data)
+    return run
+
+
+def finish(run: Path, data: str) -> None:
+    process = start(run, data)
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+
+
+def start(run: Path, data: str, *more: str) -> subprocess.Popen:
+    path = run.parent / f"{run.name}.py"
+    path.write_text(
+        "from dav2_jax.training.recipe import Recipe\n"
+        f"recipe = Recipe(encoder='tiny', train=({data!r},), validate=({data!r},), size=28, batch_size=4, steps=60,"
+        " encoder_lr=1e-4, schedule='constant', ema=0.9, seed=2, workers=0, log_every=4, validate_every=20,"
+        " save_every=3)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PROGRAM, str(path), "--out", str(run), "--devices", "1", *more]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_learns_reports_and_leaves_a_checkpoint_that_loads(recipe, tmp_path):
+    outcome = train(recipe, tmp_path / "run")
+    assert (outcome.step, outcome.stopped) == (24, False)
+    losses = [entry["loss"] for entry in entries(tmp_path / "run", "train")]
+    assert len(losses) == 6
+    assert losses[-1] < 0.8 * losses[0]
+    scores = entries(tmp_path / "run", "validation")
+    assert [entry["step"] for entry in scores] == [8, 16, 24]
+    assert outcome.scores == pytest.approx({name: scores[-1][name] for name in outcome.scores})
+    assert scores[-1]["abs_rel"] < scores[0]["abs_rel"]
+    assert recipes.from_json((tmp_path / "run" / "recipe.json").read_text()) == recipe
+    with Image.open(tmp_path / "run" / "pictures" / "00000024.png") as picture:
+        assert picture.size == (3 * 28, 4 * 28)
+    best = dav2.load(tmp_path / "run" / "best.ckpt")
+    assert best.config == TINY
+    assert best.predict(np.zeros((32, 40, 3), np.uint8), input_size=28).unit == "disparity"
+
+
+def test_any_number_of_devices_trains_alike_and_takes_a_run_over(recipe, tmp_path):
+    one = train(recipe, tmp_path / "one", devices=jax.devices()[:1])
+    half = dataclasses.replace(recipe, steps=24)
+    run = tmp_path / "two"
+    stop_after(half, run, 12)
+    two = train(half, run, devices=jax.devices()[:4])
+    assert two.step == one.step == 24
+    for name, value in one.scores.items():
+        assert two.scores[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+    ours, theirs = parameters(tmp_path / "one"), parameters(run)
+    for name, value in ours.items():
+        np.testing.assert_allclose(theirs[name], value, atol=2e-4, err_msg=name)
+
+
+def stop_after(recipe: Recipe, run: Path, steps: int) -> None:
+    """Trains on two devices, and sends SIGTERM from the validation at that step."""
+
+    def stop(frame=None, number=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    from dav2_jax.training import loop
+
+    class Stopping(loop.Journal):
+        def step(self, **shown):
+            super().step(**shown)
+            if self._bar.n == steps - 1:
+                stop()
+
+    original, loop.Journal = loop.Journal, Stopping
+    try:
+        outcome = train(recipe, run, devices=jax.devices()[:2])
+    finally:
+        loop.Journal = original
+    assert outcome.stopped
+    assert outcome.step == steps
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_parameters(undisturbed, data, tmp_path):
+    run, rng, kills = tmp_path / "killed", np.random.default_rng(0), 0
+    while kills < 3:
+        process = start(run, data)
+        wanted = (kills + 1) * 15 + int(rng.integers(0, 5))
+        while process.poll() is None and reached(run) < wanted:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        for checkpoint in (run / "checkpoints").glob("[0-9]*"):
+            assert (checkpoint / "state").is_dir(), "a checkpoint that is not whole has a name of its own"
+    assert kills == 3
+    finish(run, data)
+    assert_same(parameters(run), parameters(undisturbed))
+    kept = ("step", "loss", "grad_norm", "lr")
+    ours, theirs = ([{k: e[k] for k in kept} for e in entries(path, "train")] for path in (run, undisturbed))
+    assert ours == theirs
+
+
+def reached(run: Path) -> int:
+    return max(
+        (int(folder.name) for folder in (run / "checkpoints").glob("[0-9]*") if folder.name.isdecimal()), default=0
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_and_the_same_command_goes_on(number, undisturbed, data, tmp_path):
+    run = tmp_path / "stopped"
+    process = start(run, data, "--save-every", "1000")
+    while process.poll() is None and not (run / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    while process.poll() is None and len(entries(run, "train")) < 3:
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, error = process.communicate()
+    assert process.returncode == 143, error
+    assert "stopped; the same command goes on" in out
+    assert 12 <= reached(run) < 60
+    finish(run, data)
+    assert_same(parameters(run), parameters(undisturbed))
+
+
+def test_what_is_not_finite_stops_with_the_step_and_its_examples(recipe, data, tmp_path, monkeypatch):
+    from dav2_jax.training import loop
+
+    monkeypatch.setattr(loop, "make_loss", lambda recipe: lambda prediction, batch: (prediction.sum() * np.nan, {}))
+    with pytest.raises(Dav2Error, match=r"^step 1: the loss or its gradient is not finite. Its examples: own \d: \d"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_folder_of_another_run_is_refused(recipe, tmp_path):
+    train(dataclasses.replace(recipe, steps=2, validate=()), tmp_path / "run")
+    with pytest.raises(Dav2Error, match=r"run: holds a run of another recipe \(steps was 2; encoder_lr was 0.0001\)"):
+        train(dataclasses.replace(recipe, steps=3, encoder_lr=1e-5), tmp_path / "run")
+    assert train(dataclasses.replace(recipe, steps=2, log_every=1, validate=()), tmp_path / "run").step == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": ()}, "no --train"),
+        ({"size": 30}, "--size 30: crops are a multiple of 14"),
+        ({"loss": "silog"}, "--loss silog is for --kind metric"),
+        ({"kind": "metric"}, "--loss relative is for --kind relative"),
+        ({"mix": (1.0, 2.0)}, "--mix: 2 shares for 1 sources"),
+        ({"encoder": "tinny"}, "encoder 'tinny': use one of"),
+        ({"batch_size": 3}, "--batch-size 3 does not divide among 8 devices"),
+        ({"freeze": "all"}, "--freeze all: give encoder, or a number of blocks"),
+        ({"flip": 2.0}, "--flip 2.0: give a share of 0 to 1"),
+        ({"train": ("own:/no/where.csv",)}, "/no/where.csv: no such file"),
+        ({"weights": "/no/where.pth"}, "/no/where.pth: no such file or folder"),
+        ({"label": "sensor"}, "has no sensor_depth: train with --label depth"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_the_first_step(recipe, changes, message, tmp_path):
+    with pytest.raises(Dav2Error, match=message.replace("(", r"\(")) as caught:
+        train(dataclasses.replace(recipe, **changes), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists() or not entries(tmp_path / "run", "train")
