@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dav2_jax.model import ops
+from dav2_jax.resize import cubic_taps, linear_taps, matrix
 
 rng = np.random.default_rng(0)
 
@@ -150,3 +151,13 @@ def test_bfloat16_stays_bfloat16_and_accumulates_in_float32():
     y = ops.conv(ones[None], jnp.ones((1, 1, 4096, 1)), jnp.zeros(1))
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 0, 0, 0]) == 4096
+
+
+@pytest.mark.parametrize(("size_in", "size_out"), [(5, 9), (9, 5), (4, 4), (1, 3), (7, 12)])
+def test_the_gradient_of_a_resize_is_its_transpose(size_in, size_out):
+    x, g = normal(2, size_in, 3), normal(2, size_out, 3)
+    for taps in (linear_taps(size_in, size_out), cubic_taps(size_in, size_out)):
+        dense = matrix(taps, size_in).toarray()
+        _, pull = jax.vjp(lambda x, taps=taps: ops.resample(x, taps, axis=1), x)
+        np.testing.assert_allclose(pull(g)[0], np.einsum("oi,boc->bic", dense, g), rtol=1e-5, atol=1e-6)
+        assert "scatter" not in str(jax.make_jaxpr(pull)(g))
