@@ -81,17 +81,49 @@ def state_sharding(mesh: jax.sharding.Mesh, tree):
     return jax.tree.map_with_path(of, tree)
 
 
-def over_batch(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
+def over_batch(function: Callable, mesh: jax.sharding.Mesh, params=None) -> Callable:
     """function(params, batch) under `jit`: parameters whole on every device, batch and results split over all.
 
+    params: where they lie, if not whole, a tree of NamedSharding. The function then gets its device's parts of them,
+            which `collect` puts together.
+
     Each device runs the function on its share, by `jax.shard_map`: where XLA itself divides a program, it takes plain
-    operations in place of the TPU kernels (`model.tpu_kernel`).
+    operations in place of the TPU kernels (`model.tpu_kernel`), and with split parameters splits activations too.
     """
-    whole, split = replicated(mesh), batch_sharding(mesh)
+    whole, split = replicated(mesh) if params is None else params, batch_sharding(mesh)
     if mesh.size > 1:
-        specs = {"in_specs": (whole.spec, split.spec), "out_specs": split.spec}
+        specs = {"in_specs": (jax.tree.map(lambda lie: lie.spec, whole), split.spec), "out_specs": split.spec}
         function = jax.shard_map(function, mesh=mesh, check_vma=False, **specs)
     return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
+
+
+def collect(params, lie, dtype):
+    """Inside of `over_batch(function, mesh, lie)`: whole parameters from the parts that the devices of a copy hold.
+
+    Kernels travel in `dtype`, that of the network, which would round them anyway; their gradient is added up over the
+    devices in float32, each part on the device that holds it.
+    """
+
+    def one(path, part, where):
+        axis = next((axis for axis, name in enumerate(where.spec) if name), None)
+        if axis is None or where.mesh.shape["fsdp"] == 1:
+            return part
+        return _gathered(part, axis, dtype if parameter_name(path).endswith(".kernel") else part.dtype)
+
+    return jax.tree.map_with_path(one, params, lie)
+
+
+def _gathered(part: jax.Array, axis: int, dtype) -> jax.Array:
+    @jax.custom_vjp
+    def gathered(part):
+        return jax.lax.all_gather(part.astype(dtype), "fsdp", axis=axis, tiled=True)
+
+    def add_up(_, gradient):
+        gradient = gradient.astype(part.dtype)
+        return (jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=axis, tiled=True),)
+
+    gathered.defvjp(lambda part: (gathered(part), None), add_up)
+    return gathered(part)
 
 
 def inference_devices() -> list[jax.Device]:

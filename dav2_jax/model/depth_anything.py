@@ -74,6 +74,11 @@ def init(config: ModelConfig, key: jax.Array) -> Params:
     return _with_names(nnx.to_pure_dict(nnx.state(DepthAnything(config, nnx.Rngs(params=key)))))
 
 
+def init_head(config: ModelConfig, key: jax.Array) -> Params:
+    """Fresh parameters of the head alone."""
+    return _with_names(nnx.to_pure_dict(nnx.state(DPTHead(config, nnx.Rngs(params=key)))))
+
+
 @functools.lru_cache
 def abstract_params(config: ModelConfig) -> Params:
     """The tree of `init` with a `jax.ShapeDtypeStruct` for every array; allocates nothing."""

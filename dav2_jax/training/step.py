@@ -54,25 +54,32 @@ def init_state(
     """
     abstract = depth_anything.abstract_params(config)
     lie = sharding.state_sharding(mesh, abstract)
-    given = _checked(params or {}, {part: abstract[part] for part in params or {} if part in abstract}, config)
+    begin = _checked(params or {}, {part: abstract[part] for part in params or {} if part in abstract}, config)
+    if missing := abstract.keys() - begin.keys():
+        begin = _draw(config, key, missing) | begin
 
     def place(array, where):
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index].astype(np.float32))
 
-    given = {part: jax.tree.map(place, tree, lie[part]) for part, tree in given.items()}
-
-    def draw(key):
-        fresh = depth_anything.init(config, key)
-        if config.kind == "relative":
-            # With the default, near 0, the last ReLU may pass nothing on any image, and then no gradient ever either.
-            last = fresh["depth_head"]["scratch"]["output_conv2"]["2"]
-            last["bias"] = jnp.ones_like(last["bias"])
-        return {part: tree for part, tree in fresh.items() if part not in given}
-
-    drawn = jax.jit(draw, out_shardings={part: lie[part] for part in lie if part not in given})(key)
     whole = sharding.state_sharding(mesh, abstract_state(config, optimizer))
-    return jax.jit(functools.partial(_fresh, optimizer), out_shardings=whole)(given | drawn)
+    return jax.jit(functools.partial(_fresh, optimizer), out_shardings=whole)(jax.tree.map(place, begin, lie))
+
+
+def _draw(config: ModelConfig, key: jax.Array, parts: set[str]) -> Params:
+    """Fresh parameters, in the memory of the host, one after another: as one program they take long to compile."""
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # left out by JAX_PLATFORMS
+        host = jax.local_devices()[0]
+    key = jax.device_put(key, host)
+    head_alone = parts == {"depth_head"}
+    fresh = {"depth_head": depth_anything.init_head(config, key)} if head_alone else depth_anything.init(config, key)
+    if config.kind == "relative" and "depth_head" in parts:
+        # With the default, near 0, the last ReLU may pass nothing on any image, and then no gradient ever either.
+        last = fresh["depth_head"]["scratch"]["output_conv2"]["2"]
+        last["bias"] = jnp.ones_like(last["bias"])
+    return {part: fresh[part] for part in parts}
 
 
 def averaged(state: TrainState) -> Params:
@@ -109,14 +116,16 @@ def make_step(
     those of the loss, on every device. Where loss or gradient is not finite, `finite` is False and the state stays as
     it was, its step too.
 
-    Parameters whole on every device (fsdp = 1): each device runs the network on its share by itself and gradients are
-    added up once. Split (fsdp > 1): XLA divides the program and gathers parameters where they are used; TPU kernels
-    then give way to plain operations (`sharding.over_batch`).
+    Each device runs the network on its share by itself. Parameters whole on every device (fsdp = 1): gradients are
+    added up once. Split (fsdp > 1): kernels are gathered in `dtype`, for each part of the batch, and each device gets
+    the gradient of what it holds (`sharding.collect`).
     """
     lie = sharding.state_sharding(mesh, abstract_state(config, optimizer))
-    network = functools.partial(forward, config, dtype=dtype, remat=remat)
-    if mesh.shape["fsdp"] == 1:
-        network = sharding.over_batch(network, mesh)
+
+    def share(params: Params, images: jax.Array):
+        return forward(config, sharding.collect(params, lie.params, dtype), images, dtype=dtype, remat=remat)
+
+    network = sharding.over_batch(functools.partial(_in_parts, share, accumulation), mesh, lie.params)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         _check_batch(batch, mesh.size, accumulation)
@@ -125,7 +134,7 @@ def make_step(
         trained, frozen = optimizer.split(state.params)
 
         def objective(trained):
-            return loss(_in_parts(network, join(trained, frozen), batch["image"], accumulation, mesh), batch)
+            return loss(network(join(trained, frozen), batch["image"]), batch)
 
         (value, more), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
         gradient = jax.lax.with_sharding_constraint(gradient, sharding.state_sharding(mesh, gradient))
@@ -154,15 +163,13 @@ def _fresh(optimizer: Optimizer, params: Params) -> TrainState:
     return TrainState(params, optimizer.transform.init(trained), ema, jnp.zeros((), jnp.int32))
 
 
-def _in_parts(network, params: Params, images: jax.Array, parts: int, mesh: jax.sharding.Mesh):
+def _in_parts(network: Callable, parts: int, params: Params, images: jax.Array):
     """network(params, images), part by part; for the gradient, only the images of a part are kept."""
     if parts == 1:
         return network(params, images)
-    # Every parts-th image, so that each device's share of each part is of its own images.
-    split = images.reshape(-1, parts, *images.shape[1:]).swapaxes(0, 1)
-    split = jax.lax.with_sharding_constraint(split, sharding.batch_sharding(mesh, axis=1))
+    split = images.reshape(parts, -1, *images.shape[1:])
     predictions = jax.lax.map(jax.checkpoint(functools.partial(network, params)), split)
-    return jax.tree.map(lambda p: p.swapaxes(0, 1).reshape(-1, *p.shape[2:]), predictions)
+    return jax.tree.map(lambda p: p.reshape(-1, *p.shape[2:]), predictions)
 
 
 def _check_batch(batch: Batch, devices: int, parts: int) -> None:

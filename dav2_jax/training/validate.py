@@ -72,9 +72,12 @@ class Validation:
 
     @functools.cached_property  # compiled once
     def _score(self) -> Callable:
-        forward = functools.partial(depth_anything.apply, self.config, dtype=self.dtype)
-        if self.mesh.shape["fsdp"] == 1:
-            forward = sharding.over_batch(forward, self.mesh)
+        lie = sharding.state_sharding(self.mesh, depth_anything.abstract_params(self.config))
+
+        def share(params, images):
+            return depth_anything.apply(self.config, sharding.collect(params, lie, self.dtype), images, self.dtype)
+
+        forward = sharding.over_batch(share, self.mesh, lie)
 
         @jax.jit
         def score(params, batch):

@@ -66,7 +66,7 @@ def assert_same_run(alone, state, metrics):
     assert difference < 1e-3 * moved
 
 
-@pytest.mark.parametrize("fsdp", [1, 2, 8])
+@pytest.mark.parametrize("fsdp", [1, 4])
 def test_any_mesh_gives_the_same_run(alone, fsdp):
     state, step = setup(8, fsdp)
     assert all(
@@ -161,23 +161,14 @@ def test_frozen_blocks_average_and_augmentation():
     assert resumed.step == 2
 
 
-def test_bfloat16_computes_near_float32(alone):
-    state, step = setup(dtype=jnp.bfloat16)
-    state, metrics = step(state, batch())
-    expected = alone[2][0]["loss"]
-    assert 0 < abs(metrics["loss"] - expected) < 0.02 * expected
-    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
-    assert {leaf.dtype for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim} == {jnp.dtype("float32")}
-
-
 def test_given_parameters_are_copied_and_a_missing_head_is_drawn():
     optimizer = make_optimizer(ADAMW, MINI)
     mesh = sharding.make_mesh(jax.devices()[:2], 2)
-    given = host(jax.jit(depth_anything.init, static_argnums=0)(MINI, jax.random.key(5)))
+    given = host(depth_anything.init(MINI, jax.random.key(5)))
     state = init_state(MINI, optimizer, mesh, jax.random.key(0), {"pretrained": given["pretrained"]})
-    fresh = init_state(MINI, optimizer, mesh, jax.random.key(0))
-    for part, expected in (("pretrained", given), ("depth_head", fresh.params)):
-        for name, array in flatten(expected[part]).items():
+    head = depth_anything.init_head(MINI, jax.random.key(0))
+    for part, expected in (("pretrained", given["pretrained"]), ("depth_head", head)):
+        for name, array in flatten(expected).items():
             np.testing.assert_array_equal(flatten(state.params[part])[name], array, err_msg=name)
     with pytest.raises(Dav2Error, match="not those of a mini metric model"):
         init_state(MINI, optimizer, mesh, jax.random.key(0), {"pretrained": {}})
