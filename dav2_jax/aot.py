@@ -27,23 +27,25 @@ class DoesNotFit(Dav2Error):
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip, in FLOP/s of bfloat16, bytes/s of HBM and bytes of HBM.
+    """One chip, in FLOP/s of bfloat16, bytes/s of HBM, bytes of HBM, and bytes/s that it can send to other chips.
 
-    Source: the tables "System architecture" of https://cloud.google.com/tpu/docs/v5e, .../v5p and .../v6e.
+    Source: the tables "System architecture" of https://cloud.google.com/tpu/docs/v5e, .../v5p and .../v6e. They give
+    the interconnect in both directions together, over all links of a chip: 400, 1200 and 800 GB/s.
     """
 
     flops: float
     bandwidth: float
     memory: float
+    links: float
     shapes: dict[int, str]  # number of chips -> arrangement
 
 
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
-_DEEP = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"}
+_DEEP = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8"}
 CHIPS = {
-    "v5e": Chip(197e12, 819e9, 16e9, _FLAT),
-    "v5p": Chip(459e12, 2765e9, 95e9, _DEEP),
-    "v6e": Chip(918e12, 1640e9, 32e9, _FLAT),
+    "v5e": Chip(197e12, 819e9, 16e9, 200e9, _FLAT),
+    "v5p": Chip(459e12, 2765e9, 95e9, 600e9, _DEEP),
+    "v6e": Chip(918e12, 1640e9, 32e9, 400e9, _FLAT),
 }
 
 
@@ -106,17 +108,18 @@ def estimate(
     holds the compiler.
     """
     chip, chips = parse_target(target)
-    mesh = sharding.make_mesh(_devices(chip, chips))
+    mesh = sharding.make_mesh(devices(chip, chips))
     images = jax.ShapeDtypeStruct((batch * chips, height, width, 3), jnp.float32)
     lowered = forward(config, mesh, dtype).lower(depth_anything.abstract_params(config), images)
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        raise _too_large(error, f"{config.encoder}, batch {batch}, {target}") from None
+        raise too_large(error, f"{config.encoder}, batch {batch}, {target}") from None
     seconds = time.perf_counter() - start
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    moved = hlo.traffic(compiled.as_text(), STAGES)
+    text = compiled.as_text()
+    moved = hlo.traffic(text, STAGES)
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return Estimate(
         encoder=config.encoder,
@@ -133,7 +136,7 @@ def estimate(
         hbm_by_stage=dict(moved.by_stage.most_common()),
         hbm_peak=peak,
         fits=peak <= CHIPS[chip].memory,
-        collectives=moved.collectives,
+        collectives=sum(one.count for one in hlo.collectives(text)),
         compile_seconds=seconds,
     )
 
@@ -143,7 +146,8 @@ def forward(config: ModelConfig, mesh: jax.sharding.Mesh, dtype):
     return sharding.over_batch(functools.partial(depth_anything.apply, config, dtype=jnp.dtype(dtype)), mesh)
 
 
-def _devices(chip: str, chips: int) -> list:
+def devices(chip: str, chips: int) -> list:
+    """Of a slice that need not exist. Raises Dav2Error without libtpu."""
     from jax.experimental import topologies
 
     # Read when libtpu is loaded: it would else look for a TPU machine, complain on stderr, and refuse to be loaded
@@ -158,7 +162,7 @@ def _devices(chip: str, chips: int) -> list:
         raise Dav2Error(f"no TPU compiler ({str(error).splitlines()[0]}): pip install libtpu, on Linux") from None
 
 
-def _too_large(error: Exception, what: str) -> Exception:
+def too_large(error: Exception, what: str) -> Exception:
     """The compiler's refusal in one line, if it is that memory does not suffice."""
     text = str(error)
     if "RESOURCE_EXHAUSTED" not in text:

@@ -28,6 +28,9 @@ COLUMNS = "{:8} {:>5} {:>10} {:>10} {:>10} {:>9} {:>8} {:>8} {:>9}"
 AOT_COLUMNS = "{:8} {:8} {:>5} {:>7} {:>7} {:>8} {:>7} {:>7} {:>9} {:>11} {:>8} {:>5}"
 AOT_NAMES = ("TPU", "encoder", "batch", "model T", "FLOP T", "bytes GB", "HBM GB", "peak GB", "compile s")
 AOT_NAMES += ("roofline ms", "bound", "links")
+STEP_COLUMNS = "{:8} {:8} {:>4} {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>10} {:>8} {:>8} {:>7}"
+STEP_NAMES = ("TPU", "encoder", "fsdp", "batch", "model T", "FLOP T", "HBM GB", "sent GB", "peak GB", "compile s")
+STEP_NAMES += ("compute ms", "HBM ms", "links ms", "bound")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,64 @@ def run(
     else:
         head, rows = _timings(cases, size, dtype, runs, show)
     _write_json(head | {"rows": rows}, file)
+
+
+def run_training(
+    recipe: str,
+    targets: Sequence[str],
+    *,
+    encoders: Sequence[str] = (),
+    batches: Sequence[int] = (),
+    input_size: int | None = None,
+    dtype: str | None = None,
+    fsdp: int | None = None,
+    remat: str | None = None,
+    file: str | None = None,
+) -> None:
+    """Compiles the training step of a recipe for TPU slices; prints the table, row by row, and writes it as JSON.
+
+    batches: images a step on all chips; what is left out (empty or None) is the recipe's, `fsdp` what the HBM asks for.
+    Raises Dav2Error, before the first row, on what does not divide among the chips.
+    """
+    from dav2_jax.training import aot as training_aot
+    from dav2_jax.training import recipe as recipes
+
+    base = recipes.load(recipe)
+    given = {"size": input_size, "dtype": dtype, "remat": remat}
+    base = dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+    cases = [
+        (target, dataclasses.replace(base, encoder=encoder, batch_size=batch))
+        for target in targets
+        for encoder in encoders or (base.encoder,)
+        for batch in batches or (base.batch_size,)
+    ]
+    for target, case in cases:
+        case.check()
+        training_aot.check(case.batch_size, case.accumulate, target, fsdp)
+    show = (lambda line: None) if file == "-" else (lambda line: print(line, flush=True))
+    show(
+        f"compiler estimates, not measurements: jax {jax.__version__}, a training step of {recipe}, {base.dtype}, "
+        f"{base.size} x {base.size} pixels, remat {base.remat}\n"
+        "batch is of all chips, and all other numbers are for one chip; below each row, what chips exchange"
+    )
+    show(STEP_COLUMNS.format(*STEP_NAMES))
+    rows = []
+    for target, case in cases:
+        try:
+            row = training_aot.estimate_step(case, target, fsdp=fsdp)
+        except aot.DoesNotFit as error:
+            rows.append({"target": target, "encoder": case.encoder, "batch": case.batch_size, "error": str(error)})
+            show(str(error))
+            continue
+        rows.append({"target": target} | row.as_dict())
+        giga = [f"{count / 1e9:.2f}" for count in (row.hbm_bytes, row.link_bytes, row.hbm_peak)]
+        tera = [f"{count / 1e12:.2f}" for count in (row.model_flops, row.flops)]
+        times = [f"{seconds * 1e3:.1f}" for seconds in row.seconds.values()]
+        head = (target, row.encoder, row.fsdp, row.batch)
+        show(STEP_COLUMNS.format(*head, *tera, *giga, f"{row.compile_seconds:.0f}", *times, row.bound))
+        exchanged = (f"{one.count} {one.kind} among {one.chips}, {one.bytes / 1e9:.3f} GB" for one in row.collectives)
+        show("    " + "; ".join(exchanged) + ("" if row.fits else "; does not fit the HBM"))
+    _write_json({"kind": "compiler estimates", "jax": jax.__version__, "recipe": recipe, "rows": rows}, file)
 
 
 def time_model(config: ModelConfig, batch: int, size: int, dtype: str, runs: int, ceiling: float) -> Timing:
