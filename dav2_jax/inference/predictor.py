@@ -77,7 +77,7 @@ class Model:
         self,
         photo,
         *,
-        input_size: int = 518,
+        input_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
         resize: Resize = "photo",
         batch_size: int | None = None,
@@ -86,7 +86,8 @@ class Model:
 
         photo: a path, a PIL image or a uint8 RGB array [H, W, 3]; a list or tuple of these gives a list, any other
             iterable an iterator, which takes photos as it goes and holds a few at a time, in order.
-        input_size: shorter side of what the network sees, in pixels; larger gives finer edges and costs more.
+        input_size: shorter side of what the network sees, in pixels; larger gives finer edges and costs more. None:
+            that of the model's training, 518 for all released ones.
         max_pixels: photos of more pixels are refused.
         resize: "photo" gives depth at the photo's size, "network" at the size at which the network saw it.
         batch_size: photos in a batch, on all devices together; None: 1 on a CPU, 8 a device elsewhere. Only photos
@@ -108,7 +109,7 @@ class Model:
         photos: Iterable,
         finish: Callable[[Any, Depth], Any] = lambda photo, depth: depth,
         *,
-        input_size: int = 518,
+        input_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
         resize: Resize = "photo",
         batch_size: int | None = None,
@@ -137,7 +138,7 @@ class Model:
 
         return pipeline.run(photos, prepare, forward, to_depth, batch_size=whole)
 
-    def predict_batch(self, images, *, input_size: int = 518, resize: Resize = "photo") -> jax.Array:
+    def predict_batch(self, images, *, input_size: int | None = None, resize: Resize = "photo") -> jax.Array:
         """Depth of a batch that is an array already, without leaving the device: [B, H, W, 3] -> [B, H, W] float32.
 
         images: uint8 RGB, all of one size, in NumPy or on a device. Resizing and normalising run there as well, in the
@@ -148,7 +149,7 @@ class Model:
         """
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or 0 in images.shape:
             raise Dav2Error(f"a batch must be uint8 RGB [B, H, W, 3], not {images.dtype} {list(images.shape)}")
-        return self.programs(self._whole(input_size, resize), images)
+        return self.programs(self._whole(self._size(input_size), resize), images)
 
     def _from_photos(self, input_size: int, resize: Resize):
         """The function (params, uint8 photos) of `predict_batch`."""
@@ -166,7 +167,7 @@ class Model:
         """Photos in a batch unless the caller says otherwise."""
         return usual_batch_size(self.devices)
 
-    def features(self, photo, *, input_size: int = 518, max_pixels: int = MAX_PIXELS) -> tuple[jax.Array, ...]:
+    def features(self, photo, *, input_size: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[jax.Array, ...]:
         """The encoder's four taps for one photo, each [h, w, D]: one token a 14 x 14 patch of the resized photo.
 
         These are DINOv2's normalised patch features as depth training left them. Arguments and errors as in `predict`.
@@ -182,11 +183,14 @@ class Model:
 
         return taps
 
-    def _prepare(self, photo, input_size: int, max_pixels: int):
+    def _size(self, input_size: int | None) -> int:
+        return self.config.input_size if input_size is None else input_size
+
+    def _prepare(self, photo, input_size: int | None, max_pixels: int):
         """(photo uint8 [H, W, 3], focal length in pixels or None, network input float32 [H', W', 3])"""
         image, exif = read_image(photo, max_pixels=max_pixels)
         try:
-            x = preprocess(image, input_size)
+            x = preprocess(image, self._size(input_size))
         except Dav2Error as error:
             where = f"{os.fspath(photo)}: " if isinstance(photo, str | os.PathLike) else ""
             raise Dav2Error(f"{where}{error}") from None

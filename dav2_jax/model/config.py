@@ -33,6 +33,7 @@ class ModelConfig:
     taps:         0-based blocks whose outputs feed the head
     kind:         "relative" (affine-invariant disparity), "metric" (metres), or "encoder" (DINOv2 alone, no head)
     max_depth:    metric only: the sigmoid is multiplied by this many metres
+    input_size:   shorter side at which the network was trained and sees a photo unless told otherwise, in pixels
     """
 
     encoder: str
@@ -45,10 +46,11 @@ class ModelConfig:
     taps: tuple[int, int, int, int]
     kind: Kind = "relative"
     max_depth: float | None = None
+    input_size: int = 518
 
     def __post_init__(self):
         """Raises ValueError for a network that cannot be: configs come from files, and files from strangers."""
-        sizes = (self.width, self.depth, self.heads, self.features, *self.out_channels)
+        sizes = (self.width, self.depth, self.heads, self.features, *self.out_channels, self.input_size)
         if not all(isinstance(size, int) and 0 < size <= MAX_SIZE for size in sizes):
             raise ValueError(f"sizes must be whole numbers from 1 to {MAX_SIZE:,}, not {sizes}")
         if self.width % self.heads:
@@ -100,10 +102,10 @@ class ModelConfig:
 # fmt: off
 PRESETS = {row.encoder: row for row in [
     #           encoder  width depth heads ffn       features out_channels              taps
-    ModelConfig("nano",    128,    8,    2, "mlp",         32, (24, 32, 48, 64),        (1, 3, 5, 7)),
     ModelConfig("small",   384,   12,    6, "mlp",         64, (48, 96, 192, 384),      (2, 5, 8, 11)),
     ModelConfig("base",    768,   12,   12, "mlp",        128, (96, 192, 384, 768),     (2, 5, 8, 11)),
     ModelConfig("large",  1024,   24,   16, "mlp",        256, (256, 512, 1024, 1024),  (4, 11, 17, 23)),
     ModelConfig("giant",  1536,   40,   24, "swiglu",     384, (1536, 1536, 1536, 1536), (9, 19, 29, 39)),
+    ModelConfig("nano",    128,    8,    2, "mlp",         32, (24, 32, 48, 64),        (1, 3, 5, 7), input_size=126),
 ]}
 # fmt: on

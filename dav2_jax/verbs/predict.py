@@ -46,13 +46,14 @@ def predict(
         ),
     ] = ("color",),
     input_size: Annotated[
-        int,
+        int | None,
         arg(
             metavar="PIXELS",
             help="Shorter side at which the model sees the photo, rounded to patches of 14. Larger: finer edges, and "
             "time and memory grow steeply.",
+            help_behavior_hint="(default: that of the model, 518)",
         ),
-    ] = 518,
+    ] = None,
     resize: Annotated[
         Literal["photo", "network"],
         arg(help="Size of the outputs: that of the photo, or the smaller one at which the network saw it."),
@@ -157,7 +158,8 @@ def predict(
     from dav2_jax.inference.tiles import check_tiles, predict_tiled
     from dav2_jax.resize import check_input_size
 
-    check_input_size(input_size)
+    if input_size is not None:
+        check_input_size(input_size)
     if tiles is not None:
         check_tiles(tiles)
         if resize == "network":
@@ -182,7 +184,8 @@ def predict(
         if tiles is None:
             return partial(models[0].stream, **options)
         predict = partial(models[0].predict, **options)
-        return one_by_one(partial(predict_tiled, predict, tiles=tiles, input_size=input_size))
+        size = input_size or models[0].config.input_size
+        return one_by_one(partial(predict_tiled, predict, tiles=tiles, input_size=size))
 
     report = predict_files(
         load,

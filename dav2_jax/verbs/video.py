@@ -56,12 +56,13 @@ def video(
         int | None, arg(metavar="COUNT", help="Stop after so many frames.", help_behavior_hint="(default: all)")
     ] = None,
     input_size: Annotated[
-        int,
+        int | None,
         arg(
             metavar="PIXELS",
             help="Shorter side at which the model sees a frame, rounded to patches of 14. Larger: finer edges, slower.",
+            help_behavior_hint="(default: that of the model, 518)",
         ),
-    ] = 518,
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16"],
         arg(help="float32: the exact numbers of the official code. bfloat16: faster on TPU and GPU, less exact."),
@@ -104,7 +105,8 @@ def video(
     from dav2_jax.inference.video import Look, depth_video
     from dav2_jax.resize import check_input_size
 
-    check_input_size(input_size)
+    if input_size is not None:
+        check_input_size(input_size)
     batch_size = usual_batch_size() if batch_size is None else batch_size
     weights = {"model": model, "dtype": dtype, "kind": kind, "max_depth": max_depth, "taps": taps}
 
