@@ -14,7 +14,7 @@ demo: $(VENV)/demo.stamp
 	@echo "It comes from RANDOM weights: it shows that everything runs, not depth. With network: $(BIN)/dav2 predict YOUR_PHOTO"
 
 test: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

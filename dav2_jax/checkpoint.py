@@ -67,7 +67,7 @@ def save(path: Path, header: Header, params: Params, *, overwrite: bool = False)
         if free < 1.01 * need + 2**20:  # asked first, because Orbax takes a page to say so
             raise Dav2Error(f"{path}: no space left: {need / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free")
         try:
-            with ocp.Checkpointer(_handler()) as checkpointer:
+            with ocp.Checkpointer(_handler(), multiprocessing_options=_alone()) as checkpointer:
                 checkpointer.save(folder / "params", args=ocp.args.PyTreeSave(params))
         except Exception as error:  # Orbax raises whatever its layers do
             raise Dav2Error(f"{path}: the weights cannot be written ({_first_line(error)})") from error
@@ -108,7 +108,7 @@ def _load(path: Path, config: ModelConfig, how) -> Params:
         if not (path / name).is_file() or _fingerprint(path / name) != fingerprint:
             raise Dav2Error(f"{path}: {name} is missing or damaged: copy the folder or convert the weights again")
     try:
-        with ocp.Checkpointer(_handler()) as checkpointer:
+        with ocp.Checkpointer(_handler(), multiprocessing_options=_alone()) as checkpointer:
             stored = flatten(checkpointer.metadata(path / "params").item_metadata.tree)
             _compare(path, flatten(abstract_params(config)), stored)
             restore = unflatten({name: how(leaf) for name, leaf in stored.items()})
@@ -166,7 +166,20 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
         (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, handlers.ArrayHandler()),
     )
-    return ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, use_compression=False, type_handler_registry=registry)
+    return ocp.PyTreeCheckpointHandler(
+        save_concurrent_gb=1,
+        use_compression=False,
+        type_handler_registry=registry,
+        multiprocessing_options=_alone(),
+    )
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """This process reads and writes by itself: Orbax would wait for all others of a pod."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process {me}"
+    )
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "true"  # by tests that run at the same time
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # the command line would keep its programs for the user
@@ -26,6 +27,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_configure():
     """A shell in the background ignores Ctrl-C, and programs that tests start would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONG = ("test_loop.py", "test_golden.py", "test_losses.py", "test_step.py", "test_procedural_shapes.py")
+
+
+def pytest_collection_modifyitems(items):
+    """For `pytest -n 2`: long files go first, so that no core is left with one at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
