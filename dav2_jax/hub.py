@@ -77,7 +77,7 @@ def load(
     """A `Model` from a released name, or from any checkpoint that `dav2 convert` reads.
 
     model: a name of `dav2 models`, or a path to a `.pth`, a `.safetensors`, a Hugging Face folder or our own folder;
-           or "untrained-small", -base, -large, -giant: random weights, whose output is no depth
+           or the folder of a training run; or "untrained-small", -base, -large, -giant, -nano: random weights, no depth
     dtype: of the computation, "float32" (the official numbers) or "bfloat16" (speed); parameters stay float32
     kind, max_depth, taps: for files whose name does not say them, as in `dav2 convert`
     Raises Dav2Error for an unknown name, no network, and whatever is wrong with a file.
@@ -122,12 +122,17 @@ def _untrained(name: str, dtype: str, told: Told):
 
 
 def resolve(model: str | os.PathLike) -> Path:
-    """A path as it is; a released name as the folder of its converted weights, downloaded and converted if need be."""
+    """A path as it is; a released name as the folder of its converted weights, downloaded and converted if need be.
+
+    Of the folder of a training run, its best weights, or the last where it never validated.
+    """
     from dav2_jax import checkpoint
 
     name = os.fspath(model)
     if name in RELEASES and not checkpoint.is_checkpoint(Path(name)):
         return fetch(name)  # also where a folder of that name lies about: ./small names the folder
+    if name and (Path(name) / "recipe.json").is_file():
+        return _of_run(Path(name))
     if name and Path(name).exists():
         return Path(name)
     if name in UNRELEASED:
@@ -137,6 +142,17 @@ def resolve(model: str | os.PathLike) -> Path:
     near = difflib.get_close_matches(name, [*RELEASES, *(UNTRAINED + size for size in PRESETS)])
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise Dav2Error(f"{name!r}: neither a file nor a released model; {hint}`dav2 models` lists all names")
+
+
+def _of_run(run: Path) -> Path:
+    from dav2_jax import checkpoint
+
+    for path in (run / "best.ckpt", run / "last.ckpt"):
+        if checkpoint.is_checkpoint(path):
+            return path
+    raise Dav2Error(
+        f"{run}: this training run has no weights yet: go on with it, or stop it with Ctrl-C, which keeps them"
+    )
 
 
 def cache_folder() -> Path:

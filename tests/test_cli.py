@@ -79,7 +79,7 @@ def model(monkeypatch):
     return calls
 
 
-DEFAULTS = {"input_size": 518, "max_pixels": 178_956_970, "resize": "photo", "batch_size": None}
+DEFAULTS = {"input_size": None, "max_pixels": 178_956_970, "resize": "photo", "batch_size": None}
 
 
 def run(line):
@@ -250,7 +250,7 @@ def test_video_passes_every_flag_on(model, monkeypatch, capsys):
     load = nothing.pop("load")
     assert nothing == {
         "src": Path("in.mp4"), "out": Path("o.mp4"), "look": Look(), "fps": None, "max_frames": None, "batch_size": 1,
-        "max_pixels": 178_956_970, "model": {"model": "small", "input_size": 518} | shared, "overwrite": False,
+        "max_pixels": 178_956_970, "model": {"model": "small", "input_size": None} | shared, "overwrite": False,
     }  # fmt: skip
     everything.pop("load")
     shared = {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}
@@ -262,7 +262,7 @@ def test_video_passes_every_flag_on(model, monkeypatch, capsys):
     assert model == []  # not loaded before it is needed
     load()(["frame"])
     assert [call for call, *_ in model] == ["load", "predict"]
-    assert model[-1] == ("predict", ["frame"], {"input_size": 518, "max_pixels": 178_956_970, "batch_size": 1})
+    assert model[-1] == ("predict", ["frame"], {"input_size": None, "max_pixels": 178_956_970, "batch_size": 1})
 
 
 def test_a_damaged_video_is_exit_code_1(monkeypatch):
@@ -308,6 +308,22 @@ def test_bench_passes_every_flag_on(monkeypatch):
     assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, compiled, everything)]
 
 
+def test_bench_of_a_training_step(monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.bench", "run_training", None)
+    assert run("bench --aot v5e-64 --train nano") == 0
+    more = "--encoder giant --batch 64 192 --input-size 98 --dtype float32 --fsdp 8 --remat none --json -"
+    assert run(f"bench --aot v5e-64 v6e-64 --train relative_teacher {more}") == 0
+    names = ("recipe", "targets", "encoders", "batches", "input_size", "dtype", "fsdp", "remat", "file")
+    nothing = ("nano", ("v5e-64",), (), (), 518, None, None, None, None)
+    targets = ("v5e-64", "v6e-64")
+    everything = ("relative_teacher", targets, ("giant",), (64, 192), 98, "float32", 8, "none", "-")
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
+    assert run("bench --train nano") == 2
+    assert "--train estimates for a TPU slice: name one, as in --aot v5e-64" in capsys.readouterr().err
+    assert run("bench --aot v5e --fsdp 2") == 2
+    assert "--fsdp and --remat are of a training step: name a recipe" in capsys.readouterr().err
+
+
 def test_models_prints_the_table(capsys):
     assert cli.main(["models"]) == 0
     assert capsys.readouterr().out == hub.table() + "\n"
@@ -322,17 +338,29 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "no verb given: use one of predict, video, convert, verify, bench, models, data (dav2 --help says more)"),
+        ("", "no verb given: use one of predict, video, convert, verify, train, bench, models, data (dav2 --help says"),
         (
             "draw",
-            "'draw' is no verb: use one of predict, video, convert, verify, bench, models, data (dav2 --help",
+            "'draw' is no verb: use one of predict, video, convert, verify, train, bench, models, data (dav2 --help",
         ),
         ("predict a --formt npy", "Unrecognized options: --formt, npy: see dav2 predict --help"),
         ("predict --format tiff", "invalid choice 'tiff' for argument '--format'. Expected one of ('color', "),
-        ("predict a --input-size x", "Error parsing --input-size: invalid literal for int() with base 10: 'x': see"),
+        (
+            "predict a --input-size x",
+            "Error parsing --input-size: no type matching INT could be instantiated from ['x']",
+        ),
         ("convert a", "Missing from dav2 convert: TARGET: see dav2 convert --help"),
         ("convert", "Missing from dav2 convert: SOURCE TARGET: see dav2 convert --help"),
         ("verify a b", "Unrecognized options: b: see dav2 verify --help"),
+        (
+            "train --out x",
+            "which recipe? dav2 train RECIPE --out RUN, with one of metric_hypersim, metric_vkitti, nano, ",
+        ),
+        ("train none --out x", "none: no such recipe: use one of metric_hypersim, metric_vkitti, nano, own_data, "),
+        (
+            "train nano --out x --batch-sise 8",
+            "--batch-sise is no field of a recipe: did you mean --batch-size? dav2 train",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_code_2(line, message, columns, capsys, monkeypatch):
@@ -371,7 +399,7 @@ def test_help_of_predict_explains_every_format_and_flag(capsys):
 def test_help_gives_every_verb_one_line(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in ("predict", "video", "convert", "verify", "bench", "models", "data"):
+    for verb in ("predict", "video", "convert", "verify", "train", "bench", "models", "data"):
         assert len([line for line in shown.splitlines() if line.startswith(f"  {verb} ")]) == 1
     for words in ("--debug", "--version", "number of photos that failed (125: that many", "over the tolerance"):
         assert words in shown

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +25,22 @@ import numpy as np
 from dav2_jax import sharding
 from dav2_jax.data import strong
 from dav2_jax.data.augment import Geometry
-from dav2_jax.data.example import Example
 from dav2_jax.data.loader import Loader
 from dav2_jax.data.prefetch import prefetch_to_device
-from dav2_jax.data.source import Source
 from dav2_jax.data.sources import open_source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.files import atomic
 from dav2_jax.model import depth_anything
-from dav2_jax.model.flops import model_flops
+from dav2_jax.model.flops import model_flops, peak
 from dav2_jax.training import recipe as recipes
+from dav2_jax.training import start
 from dav2_jax.training.checkpoint import Checkpoints, export
 from dav2_jax.training.journal import Journal
-from dav2_jax.training.objective import make_augment, make_loss
-from dav2_jax.training.optimizer import OptimizerConfig, make_optimizer
+from dav2_jax.training.objective import make_augment, make_loss, optimisation
+from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import abstract_state, averaged, init_state, make_step
 from dav2_jax.training.validate import Validation
 
-# Fields that may differ when a run goes on: they change its speed or its reports, and not its result.
-FREE = {"workers", "remat", "fsdp", "log_every", "validate_every", "save_every", "validate", "validate_examples"}
 PICTURES = 4  # rows
 
 
@@ -72,10 +67,10 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         raise Dav2Error(
             f"--batch-size {recipe.batch_size} does not divide among {mesh.size} devices x {recipe.accumulate} parts"
         )
-    optimizer = make_optimizer(_optimisation(recipe), config)
-    sources = tuple(_labelled_by(recipe.label, open_source(text)) for text in recipe.train)
+    optimizer = make_optimizer(optimisation(recipe), config)
+    sources = tuple(start.labelled_by(recipe.label, open_source(text)) for text in recipe.train)
     held_out = tuple(map(open_source, recipe.validate))
-    _settle_folder(run, recipe)
+    start.settle_folder(run, recipe)
 
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run)
@@ -89,8 +84,8 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             state, position = checkpoints.restore(abstract_state(config, optimizer), mesh)
             loader.restore(position)
         else:
-            state = init_state(config, optimizer, mesh, jax.random.key(recipe.seed), _weights(recipe))
-        start = int(state.step)
+            state = init_state(config, optimizer, mesh, jax.random.key(recipe.seed), start.weights(recipe))
+        begun = int(state.step)
         batches = stack.enter_context(prefetch_to_device(loader, split))
         dtype = jnp.dtype(recipe.dtype)
         step = make_step(
@@ -100,16 +95,23 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         validation = Validation(
             config, mesh, held_out, recipe.size, recipe.validate_examples, recipe.batch_size, dtype, recipe.min_depth
         )
-        journal = Journal(run, start, recipe.steps, speaks=sharding.is_first())
+        journal = Journal(run, begun, recipe.steps, speaks=sharding.is_first())
         stack.callback(journal.close)
         stopping = stack.enter_context(_sigterm())
         about = {"recipe": recipes.to_json(recipe)}
-        flops = 3 * model_flops(config, recipe.size, recipe.size) * recipe.batch_size
+        flops, ceiling = (
+            3 * model_flops(config, recipe.size, recipe.size) * recipe.batch_size,
+            peak(mesh.devices.flat[0].device_kind),
+        )
 
         scores: dict[str, float] = {}
+        if held_out and begun == 0 and recipe.weights:
+            scores = validation(averaged(state))
+            journal.note(0, scores, "validation")
+            journal.say("before training: " + _summary(scores))
         behind: tuple[dict[str, jax.Array], Any] | None = None  # the step before: its metrics, and which examples
         since, waited = time.perf_counter(), 0.0
-        for number in range(start + 1, recipe.steps + 1):
+        for number in range(begun + 1, recipe.steps + 1):
             batch = next(batches)
             shown = {name: batch[name] for name in ("image", "depth", "disparity", "valid") if name in batch}
             state, metrics = step(state, batch)
@@ -119,15 +121,17 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             if number % recipe.log_every == 0 or number == recipe.steps:
                 values = {name: float(value) for name, value in metrics.items()}
                 now, steps = time.perf_counter(), (number - 1) % recipe.log_every + 1
-                steps = min(steps, number - start)
+                steps = min(steps, number - begun)
                 values["images_per_second"] = steps * recipe.batch_size / (now - since)
                 values["tflops"] = steps * flops / (now - since) / 1e12
+                if ceiling is not None:
+                    values["mfu"] = values["tflops"] * 1e12 / (ceiling * mesh.size)
                 values["waiting"] = (batches.waited - waited) / (now - since)
                 since, waited = now, batches.waited
                 journal.note(number, values, "train")
                 journal.step(
                     loss=f"{values['loss']:.4f}", images=f"{values['images_per_second']:.1f}/s",
-                    waiting=f"{values['waiting']:.0%}",
+                    waiting=f"{values['waiting']:.0%}", **({"mfu": f"{values['mfu']:.0%}"} if "mfu" in values else {}),
                 )  # fmt: skip
             else:
                 journal.step()
@@ -137,10 +141,12 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
                 _stop_if_not_finite(behind, loader, number)
                 scores = validation(averaged(state))
                 journal.note(number, scores, "validation")
-                journal.say(f"step {number}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in ("d1", "abs_rel")))
+                journal.say(f"step {number}: " + _summary(scores))
                 _picture(journal, number, config, averaged(state), shown, dtype)
                 if _is_best(run, number, scores):
-                    export(run / "best.ckpt", config, averaged(state), _licence(recipe), about | {"step": str(number)})
+                    export(
+                        run / "best.ckpt", config, averaged(state), start.licence(recipe), about | {"step": str(number)}
+                    )
                 since = time.perf_counter()
             if last or number % recipe.save_every == 0:
                 _stop_if_not_finite(behind, loader, number)
@@ -149,70 +155,12 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
                 break
         checkpoints.wait()
         done = int(state.step)
-        export(run / "last.ckpt", config, averaged(state), _licence(recipe), about | {"step": str(done)})
+        export(run / "last.ckpt", config, averaged(state), start.licence(recipe), about | {"step": str(done)})
     return Outcome(done, done < recipe.steps, scores)
-
-
-def _optimisation(recipe: Recipe) -> OptimizerConfig:
-    freeze = recipe.freeze if recipe.freeze == "encoder" else int(recipe.freeze or 0)
-    same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "weight_decay", "decay", "clip", "ema")
-    return OptimizerConfig(freeze=freeze, **{name: getattr(recipe, name) for name in same})
 
 
 def _geometry(recipe: Recipe) -> Geometry:
     return Geometry(recipe.size, "depth" if recipe.loss == "silog" else "disparity", flip=recipe.flip)
-
-
-def _labelled_by(label: str, source: Source) -> Source:
-    return source if label == "depth" else dataclasses.replace(source, read=functools.partial(_sensed, source.read))
-
-
-def _sensed(read: Callable[[Any], Example], item: Any) -> Example:
-    """The example with what a depth camera would have measured in place of its depth."""
-    example = read(item)
-    if "sensor_depth" not in example:
-        raise Dav2Error(f"{example['id']}: has no sensor_depth: train with --label depth")
-    return example | {"depth": example["sensor_depth"], "valid": example["sensor_depth"] > 0}
-
-
-def _settle_folder(run: Path, recipe: Recipe) -> None:
-    """Makes the folder of a run, or makes sure that it is one of this recipe."""
-    path = run / "recipe.json"
-    try:
-        if path.exists():
-            before, now = (dataclasses.asdict(one) for one in (recipes.from_json(path.read_text("utf-8")), recipe))
-            differ = [f"{name} was {before[name]!r}" for name in now if name not in FREE and before[name] != now[name]]
-            if differ:
-                raise Dav2Error(
-                    f"{run}: holds a run of another recipe ({'; '.join(differ)}): choose another --out, or delete it"
-                )
-        if sharding.is_first():
-            run.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as temporary:
-                temporary.write_text(recipes.to_json(recipe), encoding="utf-8")
-    except OSError as error:
-        raise Dav2Error(f"{run}: cannot be written ({error.strerror}): choose another --out") from error
-    except (ValueError, TypeError) as error:
-        raise Dav2Error(f"{path}: is not a recipe of this version ({error}): choose another --out") from error
-
-
-def _weights(recipe: Recipe) -> dict[str, Any] | None:
-    """What training starts from: all parameters, the encoder's, or none."""
-    if recipe.weights is None:
-        return None
-    from dav2_jax import hub
-
-    model = hub.load(recipe.weights)
-    if model.config.encoder != recipe.encoder:
-        raise Dav2Error(f"{recipe.weights}: is a {model.config.encoder} model, and the recipe says {recipe.encoder}")
-    parts = ["pretrained"] if recipe.head == "fresh" or "depth_head" not in model.params else list(model.params)
-    return {part: jax.tree.map(np.asarray, model.params[part]) for part in parts}
-
-
-def _licence(recipe: Recipe) -> str:
-    if recipe.weights is None:
-        return "yours: trained from random numbers"
-    return f"that of {recipe.weights}, from which it was trained"
 
 
 def _stop_if_not_finite(behind: tuple[dict[str, jax.Array], jax.Array] | None, loader: Loader, number: int) -> None:
@@ -240,13 +188,17 @@ def _picture(journal: Journal, number: int, config, params, shown: dict[str, jax
     journal.picture(number, *(np.asarray(array) for array in arrays))
 
 
+def _summary(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {scores[name]:.4f}" for name in ("d1", "abs_rel"))
+
+
 def _is_best(run: Path, number: int, scores: dict[str, float]) -> bool:
     """Whether no earlier validation of this run has a smaller abs_rel, as metrics.jsonl tells; agreed by all hosts."""
     best = np.inf
     if sharding.is_first():
         for line in (run / "metrics.jsonl").read_text("utf-8").splitlines():
             entry = json.loads(line)
-            if entry["group"] == "validation" and entry["step"] < number and entry["abs_rel"] is not None:
+            if entry["group"] == "validation" and 0 < entry["step"] < number and entry["abs_rel"] is not None:
                 best = min(best, entry["abs_rel"])
     return _agreed(bool(scores.get("abs_rel", np.inf) < best))
 

@@ -1,4 +1,4 @@
-"""What a recipe minimises: how a batch of the loader becomes images for the network, and the loss of its prediction."""
+"""What a recipe minimises, and how: images for the network from a batch of the loader, the loss, and the optimiser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from dav2_jax.data import strong
 from dav2_jax.training.losses import cutmix_loss, relative_loss, silog
+from dav2_jax.training.optimizer import OptimizerConfig
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import Batch, Loss
 
@@ -58,3 +59,10 @@ def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
         return batch | {"image": strong.network_input(mixed.images), "inside": mixed.mask, "partner": partner}
 
     return augment
+
+
+def optimisation(recipe: Recipe) -> OptimizerConfig:
+    """The fields of a recipe that are the optimiser's. Raises Dav2Error for values that cannot be meant."""
+    freeze = recipe.freeze if recipe.freeze == "encoder" else int(recipe.freeze or 0)
+    same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "weight_decay", "decay", "clip", "ema")
+    return OptimizerConfig(freeze=freeze, **{name: getattr(recipe, name) for name in same})

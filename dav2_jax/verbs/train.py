@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -56,10 +58,22 @@ def with_recipe(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
         return _train(settings, out, devices, distributed, coordinator, processes, process)
 
     train.__doc__ = DOC
+    _refuse_unknown(arguments[named:], [*inspect.signature(train).parameters, *Recipe.__dataclass_fields__])
     return train, arguments[named:]
 
 
-DOC = """Train or fine-tune, on one device or a pod, and go on where it stopped.
+def _refuse_unknown(arguments: list[str], known: list[str]) -> None:
+    """Raises Dav2Error for a flag that is none, with the nearest one, which tyro leaves to the end of a long text."""
+    flags = ["--" + name.replace("_", "-") for name in (*known, "help")]
+    for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        plain = flag.replace("_", "-")
+        if plain not in flags and "--" + plain.removeprefix("--no-") not in flags:
+            near = difflib.get_close_matches(plain, flags, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise Dav2Error(f"{flag} is no field of a recipe: {hint}dav2 train --help lists them")
+
+
+DOC = """Train or fine-tune on one device or a pod, and go on after a stop.
 
 $ dav2 train own_data --train own:mine.csv --out runs/mine
 $ dav2 train metric_hypersim --train hypersim:/data/hypersim --out runs/h
@@ -69,21 +83,23 @@ RECIPE is a name (own_data, metric_hypersim, ...) or a Python file with a line
 recipe = Recipe(...); every field of it is a flag.
 
 Ctrl-C or SIGTERM save and stop; the same command goes on. Afterwards:
-$ dav2 predict photo.jpg --model runs/mine/best.ckpt
-$ dav2 convert runs/mine/best.ckpt mine.pth --to official
+$ dav2 predict photo.jpg --model runs/mine
+$ dav2 convert runs/mine mine.pth --to official
 
 Exit code 143 if it was stopped before its end."""
 
 
 def train() -> int:
-    """Train or fine-tune, on one device or a pod, and go on where it stopped."""
+    """Train or fine-tune on one device or a pod, and go on after a stop."""
     raise AssertionError("made by with_recipe")
 
 
 def _train(settings: Recipe, out: Path, devices, distributed: bool, coordinator, processes, process) -> int:
     settings.check()
-    from dav2_jax import sharding
+    from dav2_jax import hub, sharding
+    from dav2_jax.inference.programs import keep_programs
 
+    keep_programs(hub.cache_folder() / "programs")
     if distributed or not (coordinator is processes is process is None):
         sharding.initialize(coordinator, processes, process)
     import jax

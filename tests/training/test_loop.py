@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,14 +23,14 @@ from dav2_jax.training import recipe as recipes
 from dav2_jax.training.loop import train
 from dav2_jax.training.recipe import Recipe
 
-TINY = config.ModelConfig("tiny", 48, 4, 3, "mlp", 16, (8, 16, 24, 32), (0, 1, 2, 3))
+TINY = config.ModelConfig("tiny", 32, 2, 2, "mlp", 8, (8, 8, 8, 8), (0, 0, 1, 1), input_size=28)
 PROGRAM = """
 import sys
 from pathlib import Path
 import jax
 from dav2_jax.cli import main
 from dav2_jax.model import config
-config.PRESETS["tiny"] = config.ModelConfig("tiny", 48, 4, 3, "mlp", 16, (8, 16, 24, 32), (0, 1, 2, 3))
+config.PRESETS["tiny"] = config.ModelConfig("tiny", 32, 2, 2, "mlp", 8, (8, 8, 8, 8), (0, 0, 1, 1), input_size=28)
 sys.exit(main(["train", *sys.argv[1:]]))
 """
 
@@ -37,6 +38,22 @@ sys.exit(main(["train", *sys.argv[1:]]))
 @pytest.fixture(autouse=True)
 def tiny_preset(monkeypatch):
     monkeypatch.setitem(config.PRESETS, "tiny", TINY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+    """A folder of compiled programs, for the many runs here that are alike, also in other processes."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield Path(settings["jax_compilation_cache_dir"])
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +75,7 @@ def data(tmp_path_factory):
     return f"own:{folder / 'planes.csv'}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(data):
     return Recipe(
         encoder="tiny", train=(data,), validate=(data,), size=28, batch_size=8, steps=24, encoder_lr=1e-4,
@@ -85,92 +102,107 @@ def entries(run: Path, group: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
+def undisturbed(data, programs, tmp_path_factory):
     """The folder of a whole run on one device, by the command line."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    finish(run, data)
+    finish(run, small(data), programs)
     return run
 
 
-def finish(run: Path, data: str) -> None:
-    process = start(run, data)
+def small(data: str) -> Recipe:
+    return Recipe(
+        encoder="tiny", train=(data,), validate=(data,), size=28, batch_size=4, steps=40, encoder_lr=1e-4,
+        schedule="constant", ema=0.9, seed=2, workers=0, log_every=4, validate_every=20, save_every=3,
+    )  # fmt: skip
+
+
+def finish(run: Path, recipe: Recipe, programs: Path) -> None:
+    process = start(run, recipe, programs, "--devices", "1")
     _, error = process.communicate()
     assert process.returncode == 0, error
 
 
-def start(run: Path, data: str, *more: str) -> subprocess.Popen:
+def start(run: Path, recipe: Recipe, programs: Path, *more: str, devices: int = 8) -> subprocess.Popen:
     path = run.parent / f"{run.name}.py"
-    path.write_text(
-        "from dav2_jax.training.recipe import Recipe\n"
-        f"recipe = Recipe(encoder='tiny', train=({data!r},), validate=({data!r},), size=28, batch_size=4, steps=60,"
-        " encoder_lr=1e-4, schedule='constant', ema=0.9, seed=2, workers=0, log_every=4, validate_every=20,"
-        " save_every=3)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", PROGRAM, str(path), "--out", str(run), "--devices", "1", *more]
+    path.write_text(f"from dav2_jax.training.recipe import Recipe\nrecipe = {recipe!r}\n")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    command = [sys.executable, "-c", PROGRAM, str(path), "--out", str(run), *more]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_run_learns_reports_and_leaves_a_checkpoint_that_loads(recipe, tmp_path):
-    outcome = train(recipe, tmp_path / "run")
+@pytest.fixture(scope="module")
+def on_eight(recipe, tmp_path_factory):
+    """The folder and the outcome of a whole run on eight devices."""
+    run = tmp_path_factory.mktemp("runs") / "eight"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(config.PRESETS, "tiny", TINY)
+        return run, train(recipe, run)
+
+
+def test_a_run_learns_reports_and_leaves_a_checkpoint_that_loads(on_eight, recipe):
+    run, outcome = on_eight
     assert (outcome.step, outcome.stopped) == (24, False)
-    losses = [entry["loss"] for entry in entries(tmp_path / "run", "train")]
+    losses = [entry["loss"] for entry in entries(run, "train")]
     assert len(losses) == 6
     assert losses[-1] < 0.8 * losses[0]
-    scores = entries(tmp_path / "run", "validation")
+    scores = entries(run, "validation")
     assert [entry["step"] for entry in scores] == [8, 16, 24]
     assert outcome.scores == pytest.approx({name: scores[-1][name] for name in outcome.scores})
     assert scores[-1]["abs_rel"] < scores[0]["abs_rel"]
-    assert recipes.from_json((tmp_path / "run" / "recipe.json").read_text()) == recipe
-    with Image.open(tmp_path / "run" / "pictures" / "00000024.png") as picture:
+    assert recipes.from_json((run / "recipe.json").read_text()) == recipe
+    with Image.open(run / "pictures" / "00000024.png") as picture:
         assert picture.size == (3 * 28, 4 * 28)
-    best = dav2.load(tmp_path / "run" / "best.ckpt")
+    best = dav2.load(run / "best.ckpt")
     assert best.config == TINY
-    assert best.predict(np.zeros((32, 40, 3), np.uint8), input_size=28).unit == "disparity"
+    assert best.predict(np.zeros((32, 40, 3), np.uint8)).unit == "disparity"
+    assert dav2.load(run).config == TINY  # the folder of the run itself
 
 
-def test_any_number_of_devices_trains_alike_and_takes_a_run_over(recipe, tmp_path):
-    one = train(recipe, tmp_path / "one", devices=jax.devices()[:1])
-    half = dataclasses.replace(recipe, steps=24)
-    run = tmp_path / "two"
-    stop_after(half, run, 12)
-    two = train(half, run, devices=jax.devices()[:4])
-    assert two.step == one.step == 24
-    for name, value in one.scores.items():
-        assert two.scores[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
-    ours, theirs = parameters(tmp_path / "one"), parameters(run)
-    for name, value in ours.items():
-        np.testing.assert_allclose(theirs[name], value, atol=2e-4, err_msg=name)
+def test_two_processes_train_and_another_number_of_devices_goes_on_with_their_run(on_eight, recipe, programs, tmp_path):
+    run = tmp_path / "run"
+    where = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process")
+    jobs = [start(run, recipe, programs, *where, str(number), devices=4) for number in range(2)]
+    while all(job.poll() is None for job in jobs) and reached(run) < 12:
+        time.sleep(0.01)
+    for job in jobs:
+        job.kill()
+    said = [job.communicate() for job in jobs]
+    assert [job.returncode for job in jobs] == [-signal.SIGKILL] * 2, said
+    assert 12 <= reached(run) < 24
+    assert (run / "best.ckpt").is_dir()
+    assert train(recipe, run, devices=jax.devices()[:4]).step == 24
+    assert_alike(run, *on_eight)
 
 
-def stop_after(recipe: Recipe, run: Path, steps: int) -> None:
-    """Trains on two devices, and sends SIGTERM from the validation at that step."""
-
-    def stop(frame=None, number=None):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    from dav2_jax.training import loop
-
-    class Stopping(loop.Journal):
-        def step(self, **shown):
-            super().step(**shown)
-            if self._bar.n == steps - 1:
-                stop()
-
-    original, loop.Journal = loop.Journal, Stopping
-    try:
-        outcome = train(recipe, run, devices=jax.devices()[:2])
-    finally:
-        loop.Journal = original
-    assert outcome.stopped
-    assert outcome.step == steps
+def assert_alike(run: Path, other: Path, outcome) -> None:
+    """The same run but for the order of sums. Adam makes whole steps of gradients that are rounding alone: the last
+    bias of an affine-invariant loss is such, so losses agree to some percent here and not to the last digits."""
+    scores = entries(run, "validation")[-1]
+    for name, value in outcome.scores.items():
+        assert scores[name] == pytest.approx(value, rel=0.01, abs=2e-3), name
+    ours, theirs = ([entry["loss"] for entry in entries(path, "train")] for path in (run, other))
+    np.testing.assert_allclose(ours, theirs, rtol=0.04)
+    one, two = parameters(run), parameters(other)
+    distance = sum(np.sum((one[name] - two[name]) ** 2) for name in one)
+    assert distance < 1e-4 * sum(np.sum(value**2) for value in one.values())
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_parameters(undisturbed, data, tmp_path):
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_parameters(undisturbed, data, programs, tmp_path):
     run, rng, kills = tmp_path / "killed", np.random.default_rng(0), 0
-    while kills < 3:
-        process = start(run, data)
-        wanted = (kills + 1) * 15 + int(rng.integers(0, 5))
+    while kills < 2:
+        process = start(run, small(data), programs, "--devices", "1")
+        wanted = (kills + 1) * 12 + int(rng.integers(0, 5))
         while process.poll() is None and reached(run) < wanted:
             time.sleep(0.01)
         process.kill()
@@ -178,8 +210,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_parameters(undisturbed, data
         kills += process.returncode == -signal.SIGKILL
         for checkpoint in (run / "checkpoints").glob("[0-9]*"):
             assert (checkpoint / "state").is_dir(), "a checkpoint that is not whole has a name of its own"
-    assert kills == 3
-    finish(run, data)
+    assert kills == 2
+    finish(run, small(data), programs)
     assert_same(parameters(run), parameters(undisturbed))
     kept = ("step", "loss", "grad_norm", "lr")
     ours, theirs = ([{k: e[k] for k in kept} for e in entries(path, "train")] for path in (run, undisturbed))
@@ -192,20 +224,19 @@ def reached(run: Path) -> int:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_stops_and_the_same_command_goes_on(number, undisturbed, data, tmp_path):
+def test_ctrl_c_saves_and_stops_and_the_same_command_goes_on(undisturbed, data, programs, tmp_path):
     run = tmp_path / "stopped"
-    process = start(run, data, "--save-every", "1000")
+    process = start(run, small(data), programs, "--devices", "1", "--save-every", "1000")
     while process.poll() is None and not (run / "metrics.jsonl").exists():
         time.sleep(0.01)
     while process.poll() is None and len(entries(run, "train")) < 3:
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, error = process.communicate()
     assert process.returncode == 143, error
     assert "stopped; the same command goes on" in out
-    assert 12 <= reached(run) < 60
-    finish(run, data)
+    assert 12 <= reached(run) < 40
+    finish(run, small(data), programs)
     assert_same(parameters(run), parameters(undisturbed))
 
 

@@ -177,7 +177,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS.values(), ids=PAIRS)
 def test_value_and_gradient_are_those_of_pytorch(ours, theirs, seed):
     maps = scene(seed=seed)
@@ -336,12 +336,16 @@ def shared_batch():
     return f32(prediction, target, valid, other, inside)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
-@pytest.mark.parametrize("how", ["jit", "shard_map"])
-def test_any_number_of_devices(devices, how):
+@pytest.fixture(scope="module")
+def on_one_device():
+    return jax.jit(jax.value_and_grad(everything))(*shared_batch())
+
+
+@pytest.mark.parametrize(("how", "devices"), [("jit", 8), ("shard_map", 2), ("shard_map", 8)])
+def test_any_number_of_devices(devices, how, on_one_device):
     """Each image's sums are made on one device; only the order of adding up images may differ, in the last bits."""
     maps = shared_batch()
-    value, gradient = jax.jit(jax.value_and_grad(everything))(*maps)
+    value, gradient = on_one_device
     mesh = make_mesh(jax.devices()[:devices])
     split = batch_sharding(mesh)
     maps = jax.device_put(maps, split)
@@ -355,19 +359,6 @@ def test_any_number_of_devices(devices, how):
     assert slope.sharding.is_equivalent_to(split, 3)
     assert shared == pytest.approx(float(value), rel=1e-6)
     assert np.linalg.norm(slope - gradient) < 1e-6 * np.linalg.norm(gradient)
-
-
-def test_gradient_inside_shard_map():
-    prediction, target, valid = shared_batch()[:3]
-    mesh = make_mesh(jax.devices())
-    split = batch_sharding(mesh).spec
-
-    def step(weight, *maps):
-        return jax.grad(lambda w: losses.relative_loss(w * maps[0] ** w, *maps[1:], axis=mesh.axis_names)[0])(weight)
-
-    inside = jax.shard_map(step, mesh=mesh, in_specs=(P(), split, split, split), out_specs=P())
-    plain = jax.grad(lambda w: losses.relative_loss(w * prediction**w, target, valid)[0])(1.3)
-    assert jax.jit(inside)(1.3, prediction, target, valid) == pytest.approx(float(plain), rel=1e-5)
 
 
 # ---------------------------------------------------------------- nothing to learn from
@@ -534,13 +525,6 @@ def test_no_gradient_to_the_target():
     for loss, _ in PAIRS.values():
         assert not np.asarray(jax.grad(loss, argnums=1)(prediction, target, valid)).any()
     assert not np.asarray(jax.grad(losses.feature_alignment, argnums=1)(prediction, target)).any()
-
-
-def test_vmap_is_a_loop():
-    maps = [jnp.stack(pair) for pair in zip(f32(*scene()), f32(*scene(seed=1)), strict=True)]
-    rows = jax.vmap(RELATIVE["both"])(*maps)
-    for row, one in zip(rows, zip(*maps, strict=True), strict=True):
-        assert row == pytest.approx(float(RELATIVE["both"](*one)), rel=1e-6)
 
 
 def test_shapes_must_be_equal():

@@ -1,0 +1,75 @@
+"""What a run starts from: its folder, its sources as labelled, and the weights it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dav2_jax import sharding
+from dav2_jax.data.example import Example
+from dav2_jax.data.source import Source
+from dav2_jax.errors import Dav2Error
+from dav2_jax.files import atomic
+from dav2_jax.training import recipe as recipes
+from dav2_jax.training.recipe import Recipe
+
+# Fields that may differ when a run goes on: they change its speed or its reports, and not its result.
+FREE = {"workers", "remat", "fsdp", "log_every", "validate_every", "save_every", "validate", "validate_examples"}
+
+
+def labelled_by(label: str, source: Source) -> Source:
+    return source if label == "depth" else dataclasses.replace(source, read=functools.partial(_sensed, source.read))
+
+
+def _sensed(read: Callable[[Any], Example], item: Any) -> Example:
+    """The example with what a depth camera would have measured in place of its depth."""
+    example = read(item)
+    if "sensor_depth" not in example:
+        raise Dav2Error(f"{example['id']}: has no sensor_depth: train with --label depth")
+    return example | {"depth": example["sensor_depth"], "valid": example["sensor_depth"] > 0}
+
+
+def settle_folder(run: Path, recipe: Recipe) -> None:
+    """Makes the folder of a run, or makes sure that it is one of this recipe."""
+    path = run / "recipe.json"
+    try:
+        if path.exists():
+            before, now = (dataclasses.asdict(one) for one in (recipes.from_json(path.read_text("utf-8")), recipe))
+            differ = [f"{name} was {before[name]!r}" for name in now if name not in FREE and before[name] != now[name]]
+            if differ:
+                raise Dav2Error(
+                    f"{run}: holds a run of another recipe ({'; '.join(differ)}): choose another --out, or delete it"
+                )
+        if sharding.is_first():
+            run.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as temporary:
+                temporary.write_text(recipes.to_json(recipe), encoding="utf-8")
+    except OSError as error:
+        raise Dav2Error(f"{run}: cannot be written ({error.strerror}): choose another --out") from error
+    except (ValueError, TypeError) as error:
+        raise Dav2Error(f"{path}: is not a recipe of this version ({error}): choose another --out") from error
+
+
+def weights(recipe: Recipe) -> dict[str, Any] | None:
+    """What training starts from: all parameters, the encoder's, or none."""
+    if recipe.weights is None:
+        return None
+    from dav2_jax import hub
+
+    model = hub.load(recipe.weights)
+    if model.config.encoder != recipe.encoder:
+        raise Dav2Error(f"{recipe.weights}: is a {model.config.encoder} model, and the recipe says {recipe.encoder}")
+    parts = ["pretrained"] if recipe.head == "fresh" or "depth_head" not in model.params else list(model.params)
+    return {part: jax.tree.map(np.asarray, model.params[part]) for part in parts}
+
+
+def licence(recipe: Recipe) -> str:
+    if recipe.weights is None:
+        return "yours: trained from random numbers"
+    return f"that of {recipe.weights}, from which it was trained"
