@@ -228,6 +228,12 @@ def summary(weights: Weights, dst: Path) -> str:
             f"{dst}: {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB",
             f"  model     {config.encoder}, {count / 1e6:,.1f} M parameters, {output}, taps {config.taps}",
             f"  licence   {weights.header.licence}",
-            f"  source    {weights.header.provenance['source']} (sha256 {weights.header.provenance['sha256'][:16]})",
+            f"  source    {_source(weights.header.provenance)}",
         ]
     )
+
+
+def _source(provenance: dict[str, str]) -> str:
+    """Of a file with its checksum; weights that were trained here came from none."""
+    checksum = provenance.get("sha256")
+    return provenance["source"] + (f" (sha256 {checksum[:16]})" if checksum else "")

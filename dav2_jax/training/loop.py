@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dav2_jax import __version__ as version
 from dav2_jax import sharding
 from dav2_jax.data import strong
 from dav2_jax.data.augment import Geometry
@@ -98,7 +99,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         journal = Journal(run, begun, recipe.steps, speaks=sharding.is_first())
         stack.callback(journal.close)
         stopping = stack.enter_context(_sigterm())
-        about = {"recipe": recipes.to_json(recipe)}
+        about = {"source": f"training run {run.name}", "by": f"dav2_jax {version}", "recipe": recipes.to_json(recipe)}
         flops, ceiling = (
             3 * model_flops(config, recipe.size, recipe.size) * recipe.batch_size,
             peak(mesh.devices.flat[0].device_kind),

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import dav2_jax as dav2
+from dav2_jax.convert.convert import convert
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model import config
 from dav2_jax.training import recipe as recipes
@@ -161,6 +162,9 @@ def test_a_run_learns_reports_and_leaves_a_checkpoint_that_loads(on_eight, recip
     assert best.config == TINY
     assert best.predict(np.zeros((32, 40, 3), np.uint8)).unit == "disparity"
     assert dav2.load(run).config == TINY  # the folder of the run itself
+    for target, name in (("official", "out.pth"), ("hf", "folder")):
+        assert f"training run {run.name}" in convert(run, run.parent / name, to=target)
+    assert dav2.load(run.parent / "folder").config.width == TINY.width
 
 
 def test_two_processes_train_and_another_number_of_devices_goes_on_with_their_run(on_eight, recipe, programs, tmp_path):
