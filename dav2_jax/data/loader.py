@@ -126,7 +126,10 @@ class Loader:
             raise
         self._position += self.batch_size
         self.skipped += skipped
-        return {name: np.asarray(array) for name, array in batch.items()}
+        # Copied out of the memory shared with a worker, which is little and is given back when nobody holds its arrays:
+        # a batch may be held for long, by JAX too, and at the end of the program Python would complain of the rest.
+        take = np.array if self.workers else np.asarray
+        return {name: take(array) for name, array in batch.items()}
 
     def state(self) -> dict[str, Any]:
         """How far the batches that were given out have come, for `restore`; small, and JSON can hold it."""
