@@ -12,7 +12,7 @@ from flax import nnx
 
 from dav2_jax.model import ops
 from dav2_jax.model.config import GRID, PATCH, ModelConfig
-from dav2_jax.model.remat import Remat, recomputed
+from dav2_jax.model.remat import Remat, fence, recomputed
 
 
 class Linear(nnx.Module):
@@ -113,7 +113,7 @@ class Block(nnx.Module):
         with jax.named_scope("attention"):
             x = x + self.ls1(self.attn(self.norm1(x)))
         with jax.named_scope("feed-forward"):
-            return x + self.ls2(self.mlp(self.norm2(x)))
+            return fence(x + self.ls2(self.mlp(self.norm2(x))))
 
 
 class DinoV2(nnx.Module):
