@@ -70,6 +70,8 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         )
     optimizer = make_optimizer(optimisation(recipe), config)
     sources = tuple(start.labelled_by(recipe.label, open_source(text)) for text in recipe.train)
+    if recipe.cache:
+        sources = tuple(map(start.kept_in_memory, sources))
     held_out = tuple(map(open_source, recipe.validate))
     start.settle_folder(run, recipe)
 
@@ -79,7 +81,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         split = sharding.batch_sharding(mesh)
         loader = Loader(
             sources, recipe.batch_size, transform=_geometry(recipe), seed=recipe.seed, weights=recipe.mix or None,
-            workers=recipe.workers, on_error=recipe.on_error, sharding=split,
+            workers=0 if recipe.cache else recipe.workers, on_error=recipe.on_error, sharding=split,
         )  # fmt: skip
         if checkpoints.latest() is not None:
             state, position = checkpoints.restore(abstract_state(config, optimizer), mesh)

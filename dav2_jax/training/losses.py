@@ -24,6 +24,7 @@ from jax import Array, lax
 from dav2_jax.training.order_statistics import kth_smallest, median
 
 MIN_VALID = 10  # pixels; below, the official validation skips an image (metric_depth/train.py)
+FIXED_MEDIAN, FIXED_MOST = 2.0, 12.0  # of the targets of fixed_scale_loss, in mean deviations
 _CONSTANT = 1e-6  # mean deviation, of values up to 1 or 2; float32 rounds at 6e-8
 
 Axis = str | tuple[str, ...] | None
@@ -145,6 +146,27 @@ def relative_loss(
     residual, counted = _residual(prediction, target, valid)
     parts = {
         "ssi": _mean_residual(residual, counted, trim, axis),
+        "gm": _mean_gradient(residual, counted, scales, axis),
+    }
+    return parts["ssi"] + gm_weight * parts["gm"], parts
+
+
+def fixed_scale_loss(
+    prediction: Array, target: Array, valid: Array, *, gm_weight: float = 0.2, scales: int = 4, axis: Axis = None
+) -> tuple[Array, dict[str, Array]]:
+    """(ssi + gm_weight * gm, {"ssi", "gm"}) as `relative_loss`, but the prediction is taken as it is.
+
+    The target of an image is its disparity with a median of FIXED_MEDIAN and a mean deviation of 1, cut to 0 and
+    FIXED_MOST. So scale and shift of the prediction are fixed, and this is plain regression. For learning from random
+    numbers, where `relative_loss` is slow: it divides by the small and noisy scale that such a prediction has.
+    """
+    prediction, target, valid = _checked(prediction, target, valid)
+    wanted = affine_normalise(target, valid)
+    counted = valid & (wanted.scale != 0)[:, None, None]
+    aim = jnp.clip(wanted.values + FIXED_MEDIAN, 0, FIXED_MOST)
+    residual = jnp.where(counted, prediction - aim, 0)
+    parts = {
+        "ssi": _mean_residual(residual, counted, 0.0, axis),
         "gm": _mean_gradient(residual, counted, scales, axis),
     }
     return parts["ssi"] + gm_weight * parts["gm"], parts

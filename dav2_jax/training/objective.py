@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dav2_jax.data import strong
-from dav2_jax.training.losses import cutmix_loss, relative_loss, silog
+from dav2_jax.training.losses import cutmix_loss, fixed_scale_loss, relative_loss, silog
 from dav2_jax.training.optimizer import OptimizerConfig
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import Batch, Loss
@@ -19,6 +19,7 @@ def make_loss(recipe: Recipe) -> Loss:
 
     silog: over what is valid and between min_depth and max_depth, as the official training does.
     relative: against disparity, in the two regions of CutMix where images were mixed.
+    fixed_scale: against disparity at a scale of its own, for the first part of learning from random numbers.
     """
     if recipe.loss == "silog":
 
@@ -28,6 +29,10 @@ def make_loss(recipe: Recipe) -> Loss:
             return silog(prediction, depth, in_range), {}
 
         return metric
+    if recipe.loss == "fixed_scale":
+        return lambda prediction, batch: fixed_scale_loss(
+            prediction, batch["disparity"], batch["valid"], gm_weight=recipe.gradient_weight
+        )
     options = {"gm_weight": recipe.gradient_weight, "trim": recipe.trim}
 
     def relative(prediction, batch):
@@ -63,6 +68,6 @@ def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
 
 def optimisation(recipe: Recipe) -> OptimizerConfig:
     """The fields of a recipe that are the optimiser's. Raises Dav2Error for values that cannot be meant."""
-    freeze = recipe.freeze if recipe.freeze == "encoder" else int(recipe.freeze or 0)
-    same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "weight_decay", "decay", "clip", "ema")
+    freeze = recipe.freeze if recipe.freeze in ("encoder", "positions") else int(recipe.freeze or 0)
+    same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "b2", "weight_decay", "decay", "clip", "ema")
     return OptimizerConfig(freeze=freeze, **{name: getattr(recipe, name) for name in same})

@@ -39,7 +39,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01  # train.py; times the rate, as PyTorch and optax have it
     decay: Literal["all", "matrices"] = "all"  # all: also biases, norms and the position table, as train.py does
     clip: float | None = None  # largest global norm of the gradient; train.py does not clip
-    freeze: Literal["encoder"] | int = 0  # or the first so many blocks and all that comes before them
+    freeze: Literal["encoder", "positions"] | int = 0  # or the first so many blocks and all that comes before them
     ema: float | None = None  # decay of the average of the parameters a step, such as 0.999; train.py has none
 
     def __post_init__(self):
@@ -55,7 +55,7 @@ class OptimizerConfig:
             "weight_decay": self.weight_decay >= 0,
             "decay": self.decay in ("all", "matrices"),
             "clip": self.clip is None or self.clip > 0,
-            "freeze": self.freeze == "encoder" or (isinstance(self.freeze, int) and self.freeze >= 0),
+            "freeze": self.freeze in ("encoder", "positions") or (isinstance(self.freeze, int) and self.freeze >= 0),
             "ema": self.ema is None or 0 < self.ema < 1,
         }
         if wrong := [f"{name} {getattr(self, name)!r}" for name, good in checks.items() if not good]:
@@ -137,9 +137,11 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
     )
 
 
-def _frozen(freeze: Literal["encoder"] | int, model: ModelConfig) -> str:
+def _frozen(freeze: Literal["encoder", "positions"] | int, model: ModelConfig) -> str:
     if freeze == "encoder":
         return rf"{IDLE}|pretrained\..*"
+    if freeze == "positions":
+        return rf"{IDLE}|pretrained\.pos_embed"
     if freeze > model.depth:
         raise Dav2Error(f"freeze {freeze}: the {model.encoder} encoder has {model.depth} blocks")
     blocks = "|".join(map(str, range(freeze)))

@@ -45,12 +45,15 @@ class Recipe:
     """sensor: train on what a depth camera would have measured, where the source knows it (procedural)."""
     workers: int | None = None
     """Processes that read. None: one a core, or none where scenes are made on the device."""
+    cache: bool = False
+    """Keep what was read in memory, for sets that fit there; then one process reads."""
     on_error: Literal["raise", "skip"] = "raise"
     """What to do with an example that cannot be read."""
 
     # Loss
-    loss: Literal["silog", "relative"] = "relative"
-    """silog: of metric models. relative: affine-invariant error and gradient matching, of disparity."""
+    loss: Literal["silog", "relative", "fixed_scale"] = "relative"
+    """silog: of metric models. relative: affine-invariant error and gradient matching, of disparity. fixed_scale: the
+    same without the invariance, to begin with where there are no weights to start from."""
     gradient_weight: float = 2.0
     """Of gradient matching in the relative loss (the paper chose 2 among 0.5 to 4)."""
     trim: float = 0.0
@@ -69,13 +72,15 @@ class Recipe:
     schedule: Literal["constant", "linear", "poly", "cosine"] = "poly"
     warmup: int = 0
     """Steps in which the learning rate rises to its full value."""
+    b2: float = 0.999
+    """Of Adam: how slowly it forgets the squares of gradients; 0.99 for short runs from random numbers."""
     weight_decay: float = 0.01
     decay: Literal["all", "matrices"] = "all"
     """What decays: all parameters as in the official code, or those with two axes and more."""
     clip: float | None = None
     """Largest norm of the gradient."""
     freeze: str | None = None
-    """encoder, or a number of first blocks that stay as they are."""
+    """What stays as it is: encoder, a number of first blocks, or positions, the position table."""
     accumulate: int = 1
     """Parts into which a batch is cut, one after another, to save memory."""
     ema: float | None = None
@@ -111,7 +116,7 @@ class Recipe:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise Dav2Error(f"{_flag(name)} {getattr(self, name)}: give at least {value}")
-        for name in ("flip", "trim", "ema"):
+        for name in ("flip", "trim", "b2", "ema"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise Dav2Error(f"{_flag(name)} {value}: give a share of 0 to 1")
@@ -121,7 +126,10 @@ class Recipe:
             f"--mix: {len(self.mix)} shares for {len(self.train)} sources": self.mix
             and len(self.mix) != len(self.train),
             "--loss silog is for --kind metric": self.loss == "silog" and self.kind != "metric",
-            "--loss relative is for --kind relative": self.loss == "relative" and self.kind != "relative",
+            f"--loss {self.loss} is for --kind relative": self.loss != "silog" and self.kind != "relative",
+            "--loss fixed_scale has no --strong: mixed images have two scales": self.loss == "fixed_scale"
+            and self.strong,
+            "--loss fixed_scale trims nothing": self.loss == "fixed_scale" and self.trim,
             "--kind metric needs --max-depth, in metres": (self.kind == "metric") != (self.max_depth is not None),
             "--head fresh needs --weights: without, everything is fresh": self.head == "fresh" and not self.weights,
             f"--batch-size {self.batch_size} does not divide into --accumulate {self.accumulate} parts": (
@@ -132,8 +140,8 @@ class Recipe:
         for text, is_wrong in wrong.items():
             if is_wrong:
                 raise Dav2Error(text)
-        if self.freeze not in (None, "encoder") and not str(self.freeze).isdecimal():
-            raise Dav2Error(f"--freeze {self.freeze}: give encoder, or a number of blocks")
+        if self.freeze not in (None, "encoder", "positions") and not str(self.freeze).isdecimal():
+            raise Dav2Error(f"--freeze {self.freeze}: give encoder, positions, or a number of blocks")
         self.model_config()
 
 

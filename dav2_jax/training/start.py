@@ -20,7 +20,17 @@ from dav2_jax.training import recipe as recipes
 from dav2_jax.training.recipe import Recipe
 
 # Fields that may differ when a run goes on: they change its speed or its reports, and not its result.
-FREE = {"workers", "remat", "fsdp", "log_every", "validate_every", "save_every", "validate", "validate_examples"}
+FREE = {
+    "workers",
+    "cache",
+    "remat",
+    "fsdp",
+    "log_every",
+    "validate_every",
+    "save_every",
+    "validate",
+    "validate_examples",
+}
 
 
 def labelled_by(label: str, source: Source) -> Source:
@@ -33,6 +43,29 @@ def _sensed(read: Callable[[Any], Example], item: Any) -> Example:
     if "sensor_depth" not in example:
         raise Dav2Error(f"{example['id']}: has no sensor_depth: train with --label depth")
     return example | {"depth": example["sensor_depth"], "valid": example["sensor_depth"] > 0}
+
+
+def kept_in_memory(source: Source) -> Source:
+    """The same source; an example once read stays in memory, in this process, as far as training needs it.
+
+    For sets that fit and are read many times: decoding 126 x 168 pixels of records takes 3.4 ms, a step of `nano` 10 ms
+    an image.
+    """
+    return dataclasses.replace(source, items=range(len(source)), read=_Kept(source))
+
+
+_NEEDED = {"id", "image", "depth", "disparity", "valid"}
+
+
+class _Kept:
+    def __init__(self, source: Source):
+        self.source, self.seen = source, {}
+
+    def __call__(self, index: int) -> Example:
+        if index not in self.seen:
+            example = self.source.read(self.source.items[index])
+            self.seen[index] = {name: value for name, value in example.items() if name in _NEEDED}
+        return self.seen[index]
 
 
 def settle_folder(run: Path, recipe: Recipe) -> None:

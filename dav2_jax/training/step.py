@@ -17,6 +17,7 @@ from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.depth_anything import Params
 from dav2_jax.model.remat import Remat
+from dav2_jax.training import fresh
 from dav2_jax.training.optimizer import Optimizer, join
 
 Batch = dict[str, jax.Array]
@@ -56,7 +57,7 @@ def init_state(
     lie = sharding.state_sharding(mesh, abstract)
     begin = _checked(params or {}, {part: abstract[part] for part in params or {} if part in abstract}, config)
     if missing := abstract.keys() - begin.keys():
-        begin = _draw(config, key, missing) | begin
+        begin = fresh.draw(config, key, missing) | begin
 
     def place(array, where):
         array = np.asarray(array)
@@ -64,22 +65,6 @@ def init_state(
 
     whole = sharding.state_sharding(mesh, abstract_state(config, optimizer))
     return jax.jit(functools.partial(_fresh, optimizer), out_shardings=whole)(jax.tree.map(place, begin, lie))
-
-
-def _draw(config: ModelConfig, key: jax.Array, parts: set[str]) -> Params:
-    """Fresh parameters, in the memory of the host, one after another: as one program they take long to compile."""
-    try:
-        host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # left out by JAX_PLATFORMS
-        host = jax.local_devices()[0]
-    key = jax.device_put(key, host)
-    head_alone = parts == {"depth_head"}
-    fresh = {"depth_head": depth_anything.init_head(config, key)} if head_alone else depth_anything.init(config, key)
-    if config.kind == "relative" and "depth_head" in parts:
-        # With the default, near 0, the last ReLU may pass nothing on any image, and then no gradient ever either.
-        last = fresh["depth_head"]["scratch"]["output_conv2"]["2"]
-        last["bias"] = jnp.ones_like(last["bias"])
-    return {part: fresh[part] for part in parts}
 
 
 def averaged(state: TrainState) -> Params:

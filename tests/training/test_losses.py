@@ -93,6 +93,29 @@ def test_relative_loss_is_one_to_two_and_says_its_parts():
     assert loss == pytest.approx(16 / 35 + 0.5 * 12.8 / 35, rel=1e-6)
 
 
+def test_fixed_scale_by_hand():
+    """The target 1, 5, 9, ... 37 has a median of 17 and a mean deviation of 10, so it is to be 0.4, 0.8, ... 4.0."""
+    _, _, valid = bent()
+    target = 1 + 4 * np.arange(10.0)[None, None]
+    aim = 2 + (target - 17) / 10
+    loss, parts = losses.fixed_scale_loss(*f32(aim, target, valid))
+    assert loss == pytest.approx(0, abs=1e-6)
+    off = aim.copy()
+    off[..., -1] += 3
+    loss, parts = losses.fixed_scale_loss(*f32(off, target, valid), gm_weight=0.5, scales=1)
+    assert (parts["ssi"], parts["gm"]) == (pytest.approx(0.3, rel=1e-5), pytest.approx(0.3, rel=1e-5))
+    assert loss == pytest.approx(0.45, rel=1e-5)
+    assert losses.fixed_scale_loss(*f32(2 * aim, target, valid))[1]["ssi"] == pytest.approx(aim.mean(), rel=1e-5)
+    assert losses.fixed_scale_loss(*f32(aim, 7 * target, valid))[0] == pytest.approx(0, abs=1e-5)
+
+
+def test_fixed_scale_cuts_what_is_far_and_what_is_very_near():
+    target = np.array([[[0.0] * 4 + [10.0] * 20 + [1000.0]]])
+    _, parts = losses.fixed_scale_loss(*f32(np.zeros_like(target), target, np.ones(target.shape, bool)))
+    deviation = (4 * 10 + 990) / 25
+    assert parts["ssi"] == pytest.approx((4 * (2 - 10 / deviation) + 20 * 2 + losses.FIXED_MOST) / 25, rel=1e-5)
+
+
 def test_a_difference_needs_two_valid_pixels():
     """Without the ninth pixel: 1..8 and 10 or 20. Medians 5, deviations 4 3 2 1 0 1 2 3 5 (15): 21 / 9 and 31 / 9.
     The step to the last pixel is not counted, and there are nine. With one more valid pixel: ten, see MIN_VALID."""

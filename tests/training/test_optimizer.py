@@ -82,10 +82,11 @@ def test_clipping_is_of_the_global_norm(params):
             np.testing.assert_allclose(clipped[name], factor * whole[name], rtol=1e-4)
 
 
-@pytest.mark.parametrize("freeze", ["encoder", 2, 3])
+@pytest.mark.parametrize("freeze", ["encoder", "positions", 2, 3])
 def test_what_is_frozen_has_no_optimiser_state(params, freeze):
     before = ("patch_embed.", "cls_token", "pos_embed", *(f"blocks.{b}." for b in range(3 if freeze == 3 else 2)))
-    expected = ("pretrained.",) if freeze == "encoder" else tuple(f"pretrained.{name}" for name in before)
+    named = {"encoder": ("pretrained.",), "positions": ("pretrained.pos_embed",)}
+    expected = named.get(freeze, tuple(f"pretrained.{name}" for name in before))
     optimizer = make_optimizer(OptimizerConfig(steps=1, freeze=freeze), TINY)
     trained, frozen = optimizer.split(params)
     names = {name for name, leaf in flatten(trained).items() if leaf is not None}
