@@ -111,7 +111,7 @@ def test_a_folder_does_not_hide_a_release(monkeypatch, tmp_path):
 
 
 def test_untrained_models_take_the_flags():
-    model = dav2.load("untrained-small", max_depth=20.0, dtype="bfloat16")
+    model = dav2.load("untrained-nano", max_depth=20.0, dtype="bfloat16")
     assert (model.config.kind, model.config.max_depth, model.dtype) == ("metric", 20.0, "bfloat16")
 
 
