@@ -126,10 +126,11 @@ class Loader:
             raise
         self._position += self.batch_size
         self.skipped += skipped
-        # Copied out of the memory shared with a worker, which is little and is given back when nobody holds its arrays:
-        # a batch may be held for long, by JAX too, and at the end of the program Python would complain of the rest.
-        take = np.array if self.workers else np.asarray
-        return {name: take(array) for name, array in batch.items()}
+        if not self.workers:
+            return {name: np.asarray(array) for name, array in batch.items()}
+        copied = {name: np.array(array) for name, array in batch.items()}  # whoever takes a batch may hold it for long
+        self._reader.give_back(batch)
+        return copied
 
     def state(self) -> dict[str, Any]:
         """How far the batches that were given out have come, for `restore`; small, and JSON can hold it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import queue
 import re
 import signal
 import sys
@@ -55,9 +56,11 @@ class Reader:
             results = results.to_iter_dataset(options)
         self._results, self._turn = iter(results), turn
         with _sigint_blocked():
-            closing = _Closing(self._results, lease, turn)
-            # Also when the program ends. Before Grain's own (at 1), which waits 25 s for each worker that hangs.
-            self._stop = util.Finalize(self, closing, exitpriority=10)
+            self._spent = queue.SimpleQueue()
+            closing = _Closing(self._results, lease, turn, self._spent)
+            # Also when the program ends. Before Grain's own (at 1), which waits 25 s for each worker that hangs, and
+            # before the end of the thread (at 15) that gives back its shared memory.
+            self._stop = util.Finalize(self, closing, exitpriority=20)
             if workers:
                 # Otherwise Grain makes one iterator after another as their turns come, and forgets to close those that
                 # never had theirs. Asking for the state makes all of them, without starting them.
@@ -75,6 +78,14 @@ class Reader:
                 raise
             raise Dav2Error(_obituary(int(code[1]))) from error
 
+    def give_back(self, arrays: dict[str, Any]) -> None:
+        """Empties it, soon. Arrays of a worker lie in memory shared with it, which is little: copy them, and give back.
+
+        A thread does it. Grain's arrays are more than memory when they end, and Python drops a Ctrl-C that falls into
+        their `__del__`, which would otherwise run in the thread that Ctrl-C interrupts.
+        """
+        self._spent.put(arrays)
+
     def close(self) -> None:
         """Stops the workers and waits until they are gone. What they had read and nobody took is lost."""
         self._stop()
@@ -87,16 +98,15 @@ class _Closing:
     The thread stands ready from the beginning: while Python shuts down, from 3.12 on, none can be started.
     """
 
-    def __init__(self, results, lease: Path | None, turn: threading.Lock):
-        self._lease = lease
-        self._asked = threading.Event()
+    def __init__(self, results, lease: Path | None, turn: threading.Lock, spent: queue.SimpleQueue):
+        self._lease, self._spent = lease, spent
         self._thread = threading.Thread(
-            target=_close_when, args=(self._asked, results, turn), daemon=True, name="dav2-loader-close"
+            target=_empty_then_close, args=(spent, results, turn), daemon=True, name="dav2-loader-close"
         )
         self._thread.start()
 
     def __call__(self) -> None:
-        self._asked.set()
+        self._spent.put(None)
         self._thread.join(PATIENCE)
         if self._lease is not None:
             with contextlib.suppress(OSError):
@@ -104,10 +114,18 @@ class _Closing:
         self._thread.join()
 
 
-def _close_when(asked: threading.Event, results, turn: threading.Lock) -> None:
-    asked.wait()
+def _empty_then_close(spent: queue.SimpleQueue, results, turn: threading.Lock) -> None:
+    while (arrays := spent.get()) is not None:
+        arrays.clear()
     with turn:
         results.close()
+    from grain.multiprocessing import SharedMemoryArray
+
+    # Arrays were dropped above, and by that what nobody took. A thread of Grain gives their memory back, one after
+    # another, and is not waited for when a program ends: Python would complain of leaks. When it comes to this request,
+    # all is given back.
+    if pool := getattr(SharedMemoryArray, "_del_thread_pool", None):
+        pool.apply(int)
 
 
 def _begin(lease: str, parent: int, _number: int, _count: int) -> None:

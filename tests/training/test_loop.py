@@ -269,7 +269,7 @@ def test_a_folder_of_another_run_is_refused(recipe, tmp_path):
         ({"mix": (1.0, 2.0)}, "--mix: 2 shares for 1 sources"),
         ({"encoder": "tinny"}, "encoder 'tinny': use one of"),
         ({"batch_size": 3}, "--batch-size 3 does not divide among 8 devices"),
-        ({"freeze": "all"}, "--freeze all: give encoder, or a number of blocks"),
+        ({"freeze": "all"}, "--freeze all: give encoder, positions, or a number of blocks"),
         ({"flip": 2.0}, "--flip 2.0: give a share of 0 to 1"),
         ({"train": ("own:/no/where.csv",)}, "/no/where.csv: no such file"),
         ({"weights": "/no/where.pth"}, "/no/where.pth: no such file or folder"),
