@@ -4,6 +4,7 @@ Reading needs no torch and runs no code of the file; tensors are read, changed a
 stays near the size of the weights at most (our own folder, whose writer wants the whole tree) or of one tensor.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from dav2_jax.model.config import Kind, ModelConfig, Taps
 from dav2_jax.model.depth_anything import Params
 
 Target = Literal["checkpoint", "official", "hf"]
+Stored = Literal["float32", "bfloat16", "float16"]
 FLOATS = {np.dtype(dtype) for dtype in checkpoint.DTYPES.values()}
 
 
@@ -50,24 +52,29 @@ def convert(
     kind: Kind | None = None,
     max_depth: float | None = None,
     taps: Taps | None = None,
+    licence: str | None = None,
     overwrite: bool = False,
 ) -> str:
     """Reads `src`, a path or a released name, and writes `dst`; returns a summary for people.
 
     to:    "checkpoint" (our folder), "official" (a `.pth` for the official code), "hf" (a folder for transformers)
-    dtype: "float32" or "bfloat16"; None keeps each tensor as it is, so that out and back is bit-identical
+    dtype: "float32", "bfloat16" or "float16"; None keeps each tensor as it is, so that out and back is bit-identical
     kind, max_depth, taps: only for what neither the tensors nor the file name of `src` say
+    licence: of the weights, in place of what `src` says
     Raises Dav2Error, with everything that is wrong in one line; `dst` is then left alone.
     """
     dst = Path(dst)
     if to not in get_args(Target):
         raise Dav2Error(f"to (--to) {to!r} is none of {', '.join(get_args(Target))}")
-    if dtype not in (None, "float32", "bfloat16"):
-        raise Dav2Error(f"dtype (--dtype) {dtype!r} is neither float32 nor bfloat16")
+    if dtype not in (None, *get_args(Stored)):
+        raise Dav2Error(f"dtype (--dtype) {dtype!r} is none of {', '.join(get_args(Stored))}")
     checkpoint.refuse_existing(dst, overwrite=overwrite)
     weights = open_source(hub.resolve(src), Told(kind, max_depth, taps))
     if dtype is not None:
-        weights = Weights(weights.header, {n: _cast(t, checkpoint.DTYPES[dtype]) for n, t in weights.tensors.items()})
+        tensors = {n: _cast(t, checkpoint.DTYPES[dtype], f"{src}: {n}") for n, t in weights.tensors.items()}
+        weights = weights._replace(tensors=tensors)
+    if licence is not None:
+        weights = weights._replace(header=dataclasses.replace(weights.header, licence=licence))
     {"checkpoint": write_checkpoint, "official": write_official, "hf": write_hf}[to](dst, weights, overwrite=overwrite)
     return summary(weights, dst)
 
@@ -197,14 +204,25 @@ def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
 
 def load_tensors(weights: Weights, dtype=jnp.float32) -> Params:
     """All weights as a tree of JAX arrays on the default device."""
-    return checkpoint.unflatten({n: jnp.asarray(_cast(t, np.dtype(dtype)).read()) for n, t in weights.tensors.items()})
+    arrays = {n: jnp.asarray(_cast(t, np.dtype(dtype), n).read()) for n, t in weights.tensors.items()}
+    return checkpoint.unflatten(arrays)
 
 
-def _cast(tensor: StoredTensor, dtype) -> StoredTensor:
+def _cast(tensor: StoredTensor, dtype, name: str) -> StoredTensor:
+    """Reads as `dtype`, and raises Dav2Error instead of making numbers infinite."""
     dtype = np.dtype(dtype)
     if tensor.dtype == dtype:
         return tensor
-    return StoredTensor(tensor.shape, dtype, lambda: tensor.read().astype(dtype))
+
+    def read() -> np.ndarray:
+        array = tensor.read()
+        with np.errstate(over="ignore"):
+            cast = array.astype(dtype)
+        if dtype == np.float16 and (np.isinf(cast) & np.isfinite(array)).any():
+            raise Dav2Error(f"{name} has values up to {np.abs(array).max():.3g}, too large for float16: use bfloat16")
+        return cast
+
+    return StoredTensor(tensor.shape, dtype, read)
 
 
 def sha256(path: Path) -> str:

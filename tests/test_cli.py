@@ -275,10 +275,11 @@ def test_a_damaged_video_is_exit_code_1(monkeypatch):
 def test_convert_passes_every_flag_on(monkeypatch, capsys):
     calls = record(monkeypatch, "dav2_jax.convert.convert", "convert", "converted 3 tensors")
     assert run("convert small small.ckpt") == 0
-    assert run("convert s d --to hf --dtype bfloat16 --kind metric --max-depth 80 --taps v2 --overwrite") == 0
-    names = ("src", "dst", "to", "dtype", "kind", "max_depth", "taps", "overwrite")
-    nothing = ("small", Path("small.ckpt"), "checkpoint", None, None, None, None, False)
-    everything = ("s", Path("d"), "hf", "bfloat16", "metric", 80.0, "v2", True)
+    told = "--kind metric --max-depth 80 --taps v2 --licence MIT"
+    assert run(f"convert s d --to hf --dtype bfloat16 {told} --overwrite") == 0
+    names = ("src", "dst", "to", "dtype", "kind", "max_depth", "taps", "licence", "overwrite")
+    nothing = ("small", Path("small.ckpt"), "checkpoint", None, None, None, None, None, False)
+    everything = ("s", Path("d"), "hf", "bfloat16", "metric", 80.0, "v2", "MIT", True)
     assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
     assert capsys.readouterr().out == "converted 3 tensors\n" * 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dav2_jax import sharding
+from dav2_jax import checkpoint, sharding
 from dav2_jax.data.example import Example
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
@@ -103,6 +104,13 @@ def weights(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def licence(recipe: Recipe) -> str:
+    """Of what is trained: that of the weights it started from, or yours."""
+    from dav2_jax import hub
+
     if recipe.weights is None:
         return "yours: trained from random numbers"
+    with contextlib.suppress(Dav2Error):  # a run that goes on does not need them any more
+        path = hub.resolve(recipe.weights)
+        if checkpoint.is_checkpoint(path):
+            return checkpoint.load_header(path).licence
     return f"that of {recipe.weights}, from which it was trained"

@@ -22,11 +22,20 @@ def convert(
         ),
     ] = "checkpoint",
     dtype: Annotated[
-        Literal["float32", "bfloat16"] | None, arg(help="Type to store.", help_behavior_hint="(default: as stored)")
+        Literal["float32", "bfloat16", "float16"] | None,
+        arg(help="Type to store.", help_behavior_hint="(default: as stored)"),
     ] = None,
     kind: Kind = None,
     max_depth: MaxDepth = None,
     taps: Taps = None,
+    licence: Annotated[
+        str | None,
+        arg(
+            metavar="SPDX",
+            help="Licence of the weights, for those that you trained.",
+            help_behavior_hint="(default: what SOURCE says)",
+        ),
+    ] = None,
     overwrite: Annotated[bool, arg(help="Replace TARGET when it exists.")] = False,
 ) -> int:
     """Weights from and to the official and Hugging Face layouts.
@@ -37,7 +46,8 @@ def convert(
     """
     from dav2_jax.convert.convert import convert as run
 
-    print(run(src, dst, to=to, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps, overwrite=overwrite))
+    told = {"kind": kind, "max_depth": max_depth, "taps": taps, "licence": licence}
+    print(run(src, dst, to=to, dtype=dtype, overwrite=overwrite, **told))
     return 0
 
 

@@ -157,6 +157,21 @@ def test_bfloat16_halves_the_folder(small_pth, tmp_path):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(model.params))
 
 
+def test_float16_is_refused_where_a_number_would_be_infinite(small_pth, tmp_path):
+    convert(small_pth, tmp_path / "half.ckpt", dtype="float16")
+    expected = {name: array.astype(np.float16) for name, array in tensors(small_pth).items()}
+    convert(tmp_path / "half.ckpt", tmp_path / "half.pth", to="official")
+    assert_identical(expected, tensors(tmp_path / "half.pth"))
+    state = torch.load(small_pth)
+    state["pretrained.norm.weight"][3] = -70_000
+    torch.save(state, tmp_path / "depth_anything_v2_vits.pth")
+    with pytest.raises(
+        Dav2Error, match=r"vits\.pth: pretrained\.norm\.scale has values up to 7e\+04, too large for float16"
+    ):
+        convert(tmp_path / "depth_anything_v2_vits.pth", tmp_path / "large.ckpt", dtype="float16")
+    assert not (tmp_path / "large.ckpt").exists()
+
+
 def test_double_precision_comes_back_too(small_pth, tmp_path, photo):
     arrays = tensors(small_pth)
     doubled = {name: array.astype(np.float64) for name, array in arrays.items()}
@@ -276,6 +291,8 @@ def test_licence_comes_from_the_model_card(tiny_hf, tmp_path):
     assert open_source(tmp_path / "hf").header.licence == "CC-BY-NC-4.0"
     convert(tmp_path / "hf", tmp_path / "out", to="hf")
     assert open_source(tmp_path / "out").header.licence == "CC-BY-NC-4.0"
+    convert(tmp_path / "hf", tmp_path / "mine.ckpt", licence="MIT")
+    assert open_source(tmp_path / "mine.ckpt").header.licence == "MIT"
 
 
 @pytest.mark.parametrize(

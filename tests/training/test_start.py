@@ -1,10 +1,15 @@
-"""What is kept in memory is what was read, once."""
+"""What is kept in memory is what was read, once; and whose weights it is."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
+from dav2_jax import checkpoint
 from dav2_jax.data.source import Source
 from dav2_jax.training import start
+from dav2_jax.training.recipe import Recipe
 
 asked: list[int] = []
 
@@ -37,3 +42,13 @@ def test_a_source_in_memory_is_read_once_and_gives_the_same(source):
 def test_the_label_of_a_sensor_is_kept_too(source):
     kept = start.kept_in_memory(start.labelled_by("sensor", source))
     np.testing.assert_array_equal(kept[1]["depth"], np.full((2, 3), 9))
+
+
+def test_the_licence_of_the_weights_is_carried_on(tmp_path, tiny):
+    params = jax.tree.map(np.asarray, tiny.params)
+    checkpoint.save(tmp_path / "theirs.ckpt", checkpoint.Header(tiny.config, "CC-BY-NC-4.0", {}), params)
+    recipe = Recipe(encoder="tiny", weights=str(tmp_path / "theirs.ckpt"))
+    assert start.licence(recipe) == "CC-BY-NC-4.0"
+    assert start.licence(dataclasses.replace(recipe, weights=None)).startswith("yours")
+    gone = dataclasses.replace(recipe, weights="/no/where.ckpt")
+    assert start.licence(gone) == "that of /no/where.ckpt, from which it was trained"
