@@ -21,6 +21,7 @@ from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.predictor import Model
 from dav2_jax.inference.video import Look, VideoReport
 from dav2_jax.photo import read_image
+from dav2_jax.training.loop import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -323,6 +324,14 @@ def test_bench_of_a_training_step(monkeypatch, capsys):
     assert "--train estimates for a TPU slice: name one, as in --aot v5e-64" in capsys.readouterr().err
     assert run("bench --aot v5e --fsdp 2") == 2
     assert "--fsdp and --remat are of a training step: name a recipe" in capsys.readouterr().err
+
+
+def test_train_from_random_numbers_where_the_recipe_has_weights(monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.training.loop", "train", Outcome(7, False, {}))
+    assert run("train own_data --train procedural --out x") == 0
+    assert run("train own_data --train procedural --weights none --out y") == 0
+    assert [(call["recipe"].weights, call["run"]) for call in calls] == [("small", Path("x")), (None, Path("y"))]
+    assert capsys.readouterr().out.startswith("x: step 7 of ")
 
 
 def test_models_prints_the_table(capsys):

@@ -24,7 +24,7 @@ class Recipe:
     max_depth: float | None = None
     """Metres, of a metric model: 20 for rooms, 80 for streets."""
     weights: str | None = None
-    """Where training starts: a name or path as for dav2 predict. None: from random numbers."""
+    """Where training starts: a name or path as for dav2 predict. none: from random numbers."""
     head: Literal["keep", "fresh"] = "keep"
     """fresh: take the encoder of the weights only, as the official metric training does."""
 

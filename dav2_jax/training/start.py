@@ -70,10 +70,10 @@ class _Kept:
 
 
 def settle_folder(run: Path, recipe: Recipe) -> None:
-    """Makes the folder of a run, or makes sure that it is one of this recipe."""
+    """Makes the folder of a run, or makes sure that it is one of this recipe, unless nothing was saved in it yet."""
     path = run / "recipe.json"
     try:
-        if path.exists():
+        if path.exists() and any((run / "checkpoints").glob("*")):
             before, now = (dataclasses.asdict(one) for one in (recipes.from_json(path.read_text("utf-8")), recipe))
             differ = [f"{name} was {before[name]!r}" for name in now if name not in FREE and before[name] != now[name]]
             if differ:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable
@@ -95,6 +96,8 @@ def train() -> int:
 
 
 def _train(settings: Recipe, out: Path, devices, distributed: bool, coordinator, processes, process) -> int:
+    if settings.weights == "none":
+        settings = dataclasses.replace(settings, weights=None)
     settings.check()
     from dav2_jax import hub, sharding
     from dav2_jax.inference.programs import keep_programs

@@ -252,6 +252,12 @@ def test_what_is_not_finite_stops_with_the_step_and_its_examples(recipe, data, t
         train(recipe, tmp_path / "run")
 
 
+def test_a_folder_in_which_nothing_was_saved_takes_any_recipe(recipe, tmp_path):
+    with pytest.raises(Dav2Error, match="/no/where"):
+        train(dataclasses.replace(recipe, weights="/no/where.pth"), tmp_path / "run")
+    assert train(dataclasses.replace(recipe, steps=2, validate=()), tmp_path / "run").step == 2
+
+
 def test_a_folder_of_another_run_is_refused(recipe, tmp_path):
     train(dataclasses.replace(recipe, steps=2, validate=()), tmp_path / "run")
     with pytest.raises(Dav2Error, match=r"run: holds a run of another recipe \(steps was 2; encoder_lr was 0.0001\)"):
