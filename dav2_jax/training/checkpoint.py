@@ -7,7 +7,9 @@ RUN/last.ckpt, best.ckpt  the parameters alone, as `dav2 convert` writes them: f
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,21 @@ class Checkpoints:
             )
         except OSError as error:
             raise Dav2Error(f"{self.folder}: cannot be written ({error.strerror}): choose another --out") from error
+
+    def refuse_full_disk(self, state: TrainState) -> None:
+        """Raises Dav2Error if the disk has no room for what this run will write: asked before the first step."""
+        kept, params = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (state, state.params))
+        run = self.folder.parent
+        held = 0
+        for file in run.rglob("*"):
+            with contextlib.suppress(OSError):  # what a killed run left may just be going
+                held += file.stat().st_size
+        need = (KEPT + 1) * kept + 3 * params - held  # one of each is written before another goes
+        free = shutil.disk_usage(run).free
+        if free < need:
+            raise Dav2Error(
+                f"{run}: no space left: checkpoints need {need / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free"
+            )
 
     def latest(self) -> int | None:
         """The step of the last whole checkpoint; None where there is none."""

@@ -88,6 +88,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             loader.restore(position)
         else:
             state = init_state(config, optimizer, mesh, jax.random.key(recipe.seed), start.weights(recipe))
+        checkpoints.refuse_full_disk(state)
         begun = int(state.step)
         batches = stack.enter_context(prefetch_to_device(loader, split))
         dtype = jnp.dtype(recipe.dtype)

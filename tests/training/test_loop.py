@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -250,6 +251,14 @@ def test_what_is_not_finite_stops_with_the_step_and_its_examples(recipe, data, t
     monkeypatch.setattr(loop, "make_loss", lambda recipe: lambda prediction, batch: (prediction.sum() * np.nan, {}))
     with pytest.raises(Dav2Error, match=r"^step 1: the loss or its gradient is not finite. Its examples: own \d: \d"):
         train(recipe, tmp_path / "run")
+
+
+def test_a_full_disk_is_one_line_before_the_first_step(recipe, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    with pytest.raises(Dav2Error, match=r"run: no space left: checkpoints need \d+ MB and 1 MB are free$"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_folder_in_which_nothing_was_saved_takes_any_recipe(recipe, tmp_path):
