@@ -41,8 +41,9 @@ class Recipe:
     """Probability of a horizontal flip."""
     strong: bool = False
     """V1's strong changes of the images: colour, gray, blur, CutMix."""
-    label: Literal["depth", "sensor"] = "depth"
-    """sensor: train on what a depth camera would have measured, where the source knows it (procedural)."""
+    label: Literal["depth", "sensor", "seen_through"] = "depth"
+    """To see what real labels cost, where the source knows it (procedural). sensor: train on what a depth camera would
+    have measured. seen_through: on that only where it looks through glass and thin things and into mirrors."""
     workers: int | None = None
     """Processes that read. None: one a core, or none where scenes are made on the device."""
     cache: bool = False

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from dav2_jax import checkpoint, sharding
-from dav2_jax.data.example import Example
+from dav2_jax.data.example import TAGS, Example
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
@@ -35,15 +35,24 @@ FREE = {
 
 
 def labelled_by(label: str, source: Source) -> Source:
-    return source if label == "depth" else dataclasses.replace(source, read=functools.partial(_sensed, source.read))
+    """The source with the labels that `Recipe.label` asks for."""
+    if label == "depth":
+        return source
+    surfaces = None if label == "sensor" else tuple(TAGS.index(name) for name in ("thin", "glass", "mirror"))
+    return dataclasses.replace(source, read=functools.partial(_sensed, source.read, surfaces))
 
 
-def _sensed(read: Callable[[Any], Example], item: Any) -> Example:
-    """The example with what a depth camera would have measured in place of its depth."""
+def _sensed(read: Callable[[Any], Example], surfaces: tuple[int, ...] | None, item: Any) -> Example:
+    """The example with what a depth camera would have measured in place of its depth: on these tags, or everywhere."""
     example = read(item)
     if "sensor_depth" not in example:
         raise Dav2Error(f"{example['id']}: has no sensor_depth: train with --label depth")
-    return example | {"depth": example["sensor_depth"], "valid": example["sensor_depth"] > 0}
+    sensor = example["sensor_depth"]
+    where = True if surfaces is None else np.isin(example["tag"], surfaces)
+    return example | {
+        "depth": np.where(where, sensor, example["depth"]),
+        "valid": np.where(where, sensor > 0, example["valid"]),
+    }
 
 
 def kept_in_memory(source: Source) -> Source:

@@ -44,6 +44,19 @@ def test_the_label_of_a_sensor_is_kept_too(source):
     np.testing.assert_array_equal(kept[1]["depth"], np.full((2, 3), 9))
 
 
+def test_labels_of_a_sensor_on_glass_mirrors_and_thin_things_alone():
+    tag = np.array([[0, 1, 2, 3, 4, 2]], np.uint8)
+    depth = np.array([[5, 5, 5, 5, np.inf, 5]], np.float32)
+    sensor = np.array([[6, 7, 8, 9, 0, 0]], np.float32)
+    example = {"id": "a", "depth": depth, "valid": depth > 0, "tag": tag, "sensor_depth": sensor}
+    seen = start.labelled_by("seen_through", Source("one", [0], lambda item: example))[0]
+    np.testing.assert_array_equal(seen["depth"], [[5, 7, 8, 9, np.inf, 0]])
+    np.testing.assert_array_equal(seen["valid"], [[True] * 5 + [False]])
+    everywhere = start.labelled_by("sensor", Source("one", [0], lambda item: example))[0]
+    np.testing.assert_array_equal(everywhere["depth"], sensor)
+    np.testing.assert_array_equal(everywhere["valid"], sensor > 0)
+
+
 def test_the_licence_of_the_weights_is_carried_on(tmp_path, tiny):
     params = jax.tree.map(np.asarray, tiny.params)
     checkpoint.save(tmp_path / "theirs.ckpt", checkpoint.Header(tiny.config, "CC-BY-NC-4.0", {}), params)
