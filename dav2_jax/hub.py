@@ -1,4 +1,4 @@
-"""The ONE table of released checkpoints, and `load`, which takes a name of it or a path."""
+"""The ONE table of released checkpoints, the one that comes along, and `load`, which takes a name or a path."""
 
 import difflib
 import os
@@ -62,6 +62,7 @@ def _releases() -> dict[str, Release]:
 
 
 RELEASES = types.MappingProxyType(_releases())
+EMBEDDED = "nano"  # comes with the package: a small network of our own, for machines without network
 UNTRAINED = "untrained-"  # + a preset: fresh weights, to try the program without any download
 UNRELEASED = {"giant": "the giant Depth Anything V2 was never released; if you have its weights, pass the file"}
 
@@ -77,7 +78,8 @@ def load(
     """A `Model` from a released name, or from any checkpoint that `dav2 convert` reads.
 
     model: a name of `dav2 models`, or a path to a `.pth`, a `.safetensors`, a Hugging Face folder or our own folder;
-           or the folder of a training run; or "untrained-small", -base, -large, -giant, -nano: random weights, no depth
+           or the folder of a training run; "nano", which comes with the package; or "untrained-small", -base, -large,
+           -giant, -nano: random weights, no depth
     dtype: of the computation, "float32" (the official numbers) or "bfloat16" (speed); parameters stay float32
     kind, max_depth, taps: for files whose name does not say them, as in `dav2 convert`
     Raises Dav2Error for an unknown name, no network, and whatever is wrong with a file.
@@ -131,6 +133,8 @@ def resolve(model: str | os.PathLike) -> Path:
     name = os.fspath(model)
     if name in RELEASES and not checkpoint.is_checkpoint(Path(name)):
         return fetch(name)  # also where a folder of that name lies about: ./small names the folder
+    if name == EMBEDDED:
+        return Path(__file__).parent / "assets" / f"{EMBEDDED}.ckpt"
     if name and (Path(name) / "recipe.json").is_file():
         return _of_run(Path(name))
     if name and Path(name).exists():
@@ -139,7 +143,7 @@ def resolve(model: str | os.PathLike) -> Path:
         raise Dav2Error(f"{name}: {UNRELEASED[name]}")
     if os.sep in name or Path(name).suffix:
         raise Dav2Error(f"{name}: no such file or folder")
-    near = difflib.get_close_matches(name, [*RELEASES, *(UNTRAINED + size for size in PRESETS)])
+    near = difflib.get_close_matches(name, [*RELEASES, EMBEDDED, *(UNTRAINED + size for size in PRESETS)])
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise Dav2Error(f"{name!r}: neither a file nor a released model; {hint}`dav2 models` lists all names")
 
@@ -196,7 +200,8 @@ def _download(name: str, release: Release, file: str) -> Path:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Dav2Error(
             f"{name}: cannot download {file} of {release.repo} from the Hugging Face hub ({reason}); "
-            f"with network elsewhere, get that file there and pass its path here in place of {name!r}"
+            f"with network elsewhere, get that file there and pass its path here in place of {name!r}, or take "
+            f"{EMBEDDED!r}, a small and coarse model that is here already"
         ) from None
 
 
@@ -217,6 +222,7 @@ def table() -> str:
     for name, r in RELEASES.items():
         gives = {"relative": "disparity", "encoder": "features"}.get(r.kind, f"metres, to {r.max_depth or 0:g}")
         rows.append((name, r.encoder, gives, r.licence, f"{r.repo}/{r.files[0]}"))
+    rows.append((EMBEDDED, "nano", "disparity", APACHE, "this package: no download; trained on procedural scenes"))
     rows += [(UNTRAINED + size, size, "noise", "none", "random weights, no download") for size in PRESETS]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join(

@@ -33,7 +33,7 @@ class ModelConfig:
     taps:         0-based blocks whose outputs feed the head
     kind:         "relative" (affine-invariant disparity), "metric" (metres), or "encoder" (DINOv2 alone, no head)
     max_depth:    metric only: the sigmoid is multiplied by this many metres
-    input_size:   shorter side at which the network was trained and sees a photo unless told otherwise, in pixels
+    input_size:   shorter side at which the network sees a photo unless told otherwise, in pixels
     """
 
     encoder: str
@@ -106,6 +106,6 @@ PRESETS = {row.encoder: row for row in [
     ModelConfig("base",    768,   12,   12, "mlp",        128, (96, 192, 384, 768),     (2, 5, 8, 11)),
     ModelConfig("large",  1024,   24,   16, "mlp",        256, (256, 512, 1024, 1024),  (4, 11, 17, 23)),
     ModelConfig("giant",  1536,   40,   24, "swiglu",     384, (1536, 1536, 1536, 1536), (9, 19, 29, 39)),
-    ModelConfig("nano",    128,    8,    2, "mlp",         32, (24, 32, 48, 64),        (1, 3, 5, 7), input_size=126),
+    ModelConfig("nano",    128,    8,    2, "mlp",         32, (24, 32, 48, 64),        (1, 3, 5, 7), input_size=154),
 ]}
 # fmt: on
