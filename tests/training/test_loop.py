@@ -213,8 +213,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_parameters(undisturbed, data
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
-        for checkpoint in (run / "checkpoints").glob("[0-9]*"):
-            assert (checkpoint / "state").is_dir(), "a checkpoint that is not whole has a name of its own"
+        for step in steps(run):
+            whole = run / "checkpoints" / str(step) / "state"
+            assert whole.is_dir(), "a checkpoint that is not whole has a name of its own"
     assert kills == 2
     finish(run, small(data), programs)
     assert_same(parameters(run), parameters(undisturbed))
@@ -224,9 +225,12 @@ def test_killed_at_any_moment_it_ends_with_the_same_parameters(undisturbed, data
 
 
 def reached(run: Path) -> int:
-    return max(
-        (int(folder.name) for folder in (run / "checkpoints").glob("[0-9]*") if folder.name.isdecimal()), default=0
-    )
+    return max(steps(run), default=0)
+
+
+def steps(run: Path) -> list[int]:
+    """Of the checkpoints that are whole; one that is being written is called 12.orbax-checkpoint-tmp."""
+    return [int(folder.name) for folder in (run / "checkpoints").glob("[0-9]*") if folder.name.isdecimal()]
 
 
 def test_ctrl_c_saves_and_stops_and_the_same_command_goes_on(undisturbed, data, programs, tmp_path):
