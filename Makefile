@@ -15,7 +15,7 @@ demo: $(VENV)/demo.stamp
 	@echo "nano is small and comes along. The real model, with network: $(BIN)/dav2 predict YOUR_PHOTO"
 
 test: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

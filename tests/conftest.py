@@ -30,7 +30,7 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONG = ("test_loop.py", "test_golden.py", "test_losses.py", "test_step.py", "test_procedural_shapes.py")
+LONG = ("test_loop.py", "test_golden.py", "test_procedural.py", "test_step.py", "test_losses.py")
 
 
 def pytest_collection_modifyitems(items):
