@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -38,7 +39,9 @@ Item = TypeVar("Item")
 def make_mesh(devices: Sequence[jax.Device], fsdp: int = 1) -> jax.sharding.Mesh:
     """Devices as a grid [len(devices) / fsdp, fsdp] with axes ("data", "fsdp")."""
     shape = (len(devices) // fsdp, fsdp)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    # jax.make_mesh refuses to split an axis of a v5p's or v6e's torus: two copies of the parameters on 16 x 16 chips.
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh, axis: int = 0) -> NamedSharding:

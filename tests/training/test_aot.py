@@ -3,6 +3,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from dav2_jax import aot, bench, sharding
@@ -104,3 +105,13 @@ def test_the_state_takes_a_quarter_of_the_memory():
     fsdp = enough_fsdp(state, "v5e-64")
     assert size / fsdp <= 4e9 < size / (fsdp / 2)
     assert (enough_fsdp(state, "v5p-64"), enough_fsdp(state, "v5e")) == (1, 1)
+
+
+@pytest.mark.parametrize(("chip", "chips", "fsdp"), [("v6e", 256, 2), ("v5p", 128, 2), ("v5e", 256, 4)])
+def test_chips_that_share_parameters_are_neighbours(chip, chips, fsdp):
+    """Also where they are a part of one axis of the torus."""
+    mesh = sharding.make_mesh(aot.devices(chip, chips), fsdp)
+    assert mesh.devices.shape == (chips // fsdp, fsdp)
+    for copy in mesh.devices:
+        places = np.array([device.coords for device in copy])
+        assert (np.abs(np.diff(places, axis=0)).sum(axis=1) == 1).all()
