@@ -131,10 +131,11 @@ def resolve(model: str | os.PathLike) -> Path:
     from dav2_jax import checkpoint
 
     name = os.fspath(model)
-    if name in RELEASES and not checkpoint.is_checkpoint(Path(name)):
-        return fetch(name)  # also where a folder of that name lies about: ./small names the folder
-    if name == EMBEDDED:
-        return Path(__file__).parent / "assets" / f"{EMBEDDED}.ckpt"
+    if not checkpoint.is_checkpoint(Path(name)):  # a name goes before any other folder that is called so
+        if name in RELEASES:
+            return fetch(name)
+        if name == EMBEDDED:
+            return Path(__file__).parent / "assets" / f"{EMBEDDED}.ckpt"
     if name and (Path(name) / "recipe.json").is_file():
         return _of_run(Path(name))
     if name and Path(name).exists():

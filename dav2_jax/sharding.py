@@ -39,7 +39,7 @@ Item = TypeVar("Item")
 def make_mesh(devices: Sequence[jax.Device], fsdp: int = 1) -> jax.sharding.Mesh:
     """Devices as a grid [len(devices) / fsdp, fsdp] with axes ("data", "fsdp")."""
     shape = (len(devices) // fsdp, fsdp)
-    # jax.make_mesh refuses to split an axis of a v5p's or v6e's torus: two copies of the parameters on 16 x 16 chips.
+    # jax.make_mesh refuses to split an axis of a v5p's or v6e's torus, as fsdp 2 does on 16 x 16 chips.
     grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
 

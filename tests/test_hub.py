@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import dav2_jax as dav2
@@ -108,6 +111,16 @@ def test_a_folder_does_not_hide_a_release(monkeypatch, tmp_path):
     with pytest.raises(Dav2Error, match="small: cannot download"):
         hub.resolve("small")
     assert hub.resolve("./small").is_dir()
+
+
+def test_a_folder_does_not_hide_the_model_that_comes_along_but_a_checkpoint_does(monkeypatch, tmp_path, tiny):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano").mkdir()
+    assert hub.resolve("nano").parent.name == "assets"
+    (tmp_path / "nano").rmdir()
+    params = jax.tree.map(np.asarray, tiny.params)
+    checkpoint.save(tmp_path / "nano", checkpoint.Header(tiny.config, "MIT", {}), params)
+    assert hub.resolve("nano") == Path("nano")
 
 
 def test_untrained_models_take_the_flags():

@@ -34,7 +34,7 @@ def scores(nano, images, disparity, **options) -> np.ndarray:
 
 
 def test_it_sees_depth_in_scenes_that_it_was_not_trained_on(nano):
-    """Six of the scenes of its card. A constant, the best affine fit to noise, gets about 0.5 of them."""
+    """Six of the scenes of its card, on all of which a constant has 0.33 and a ramp from top to bottom 0.48."""
     with np.load(SCENES) as stored:
         images, disparity = stored["images"], stored["disparity"]
     assert scores(nano, images, disparity).mean() > LEAST
