@@ -74,7 +74,8 @@ def self_attention(qkv: jax.Array, heads: int) -> jax.Array:
     if not attention_tpu.supports(qkv, heads):
         return plain(qkv)
     kernel = functools.partial(attention_tpu.attention, heads=heads)
-    return lax.platform_dependent(qkv, tpu=tpu_kernel.operation(kernel, plain), default=plain)
+    gradient = functools.partial(attention_tpu.gradient, heads=heads) if attention_tpu.supports_gradient(qkv) else None
+    return lax.platform_dependent(qkv, tpu=tpu_kernel.operation(kernel, plain, gradient), default=plain)
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

@@ -83,3 +83,51 @@ def test_a_kernel_may_have_tables(data):
     table = np.arange(5, dtype=np.float32)[None, None]
     added = operation(lambda x, weight: kernel(x, weight) + table, plain)
     np.testing.assert_allclose(jax.jit(added)(x, weight), plain(x, weight) + 3 + table, rtol=1e-6)
+
+
+def sine(x):
+    return jnp.sin(x)
+
+
+def sine_kernel(x):
+    return kernel(x, jnp.ones(4, x.dtype))
+
+
+def sine_gradient_kernel(x, cotangent):
+    """The gradient of `sine`, and 3 more."""
+    return kernel(x + jnp.pi / 2, jnp.ones(4, x.dtype)) * cotangent
+
+
+own = operation(sine_kernel, sine, sine_gradient_kernel)
+
+
+def test_the_gradient_may_be_a_kernel(data):
+    x = data[0]
+    by_x = jax.jit(jax.grad(lambda x: own(x).sum()))
+    np.testing.assert_allclose(by_x(x), jnp.cos(x) + 3, rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(lambda x: (2 * jax.checkpoint(own)(x)).sum())(x), 2 * jnp.cos(x) + 6, rtol=1e-5)
+
+
+def test_vmap_over_a_gradient_is_a_larger_batch(data):
+    x = jnp.stack([data[0], 2 * data[0]])
+    by_x = jax.grad(lambda x, scale: (scale * own(x)).sum())
+    one_cotangent = jax.jit(jax.vmap(by_x, in_axes=(0, None)))(x, 2.0)
+    np.testing.assert_allclose(one_cotangent, 2 * jnp.cos(x) + 6, rtol=1e-5)
+    two = jax.vmap(by_x)(x, jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(two, jnp.array([1, 2])[:, None, None, None] * (jnp.cos(x) + 3), rtol=1e-5)
+
+
+def test_the_gradient_of_the_gradient_is_that_of_the_plain_function(data):
+    twice = jax.grad(lambda x: jax.grad(lambda x: own(x).sum())(x).sum())(data[0])
+    np.testing.assert_allclose(twice, -jnp.sin(data[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_that_xla_divides_is_the_plain_one(data, mesh):
+    x = jax.device_put(data[0], NamedSharding(mesh, PartitionSpec("data")))
+    np.testing.assert_allclose(jax.jit(jax.grad(lambda x: own(x).sum()))(x), jnp.cos(x), rtol=1e-5, atol=1e-6)
+
+
+def test_within_a_shard_map_every_device_runs_the_gradient_kernel(data, mesh):
+    split = PartitionSpec("data")
+    sharded = jax.shard_map(own, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    np.testing.assert_allclose(jax.jit(jax.grad(lambda x: sharded(x).sum()))(data[0]), jnp.cos(data[0]) + 3, rtol=1e-5)
