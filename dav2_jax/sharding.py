@@ -25,9 +25,9 @@ AXES = ("data", "fsdp")  # examples are split over both, parameters over "fsdp" 
 # Where parameters lie, by their whole dotted names: exactly one rule for each. Kernels are split by their outputs;
 # vectors, a thousandth of the bytes, are whole, and so is the very last layer, which has one output.
 PARAMETERS = (
-    (r"pretrained\.(cls_token|mask_token)", P()),
-    (r"pretrained\.pos_embed", P(None, None, "fsdp")),
-    (r"pretrained\..*\.kernel", P(None, "fsdp")),
+    (r"(frozen\.)?pretrained\.(cls_token|mask_token)", P()),
+    (r"(frozen\.)?pretrained\.pos_embed", P(None, None, "fsdp")),
+    (r"(frozen\.)?pretrained\..*\.kernel", P(None, "fsdp")),
     (r"depth_head\.(?!scratch\.output_conv2\.2\.).*\.kernel", P(None, None, None, "fsdp")),
     (r"depth_head\.scratch\.output_conv2\.2\.kernel", P()),
     (r".*\.(bias|scale|gamma)", P()),

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 
 from dav2_jax import aot, hlo, sharding
 from dav2_jax.errors import Dav2Error
-from dav2_jax.model.flops import model_flops
-from dav2_jax.training.objective import make_augment, make_loss, optimisation
+from dav2_jax.training.objective import make_augment, make_loss, optimisation, step_flops
 from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import TrainState, abstract_state, make_step
@@ -32,7 +31,7 @@ class StepEstimate:
     size: int
     dtype: str
     remat: str
-    model_flops: float  # three times the forward pass of its images, nothing computed again
+    model_flops: float  # `objective.step_flops` of its images
     flops: float  # of the program, as its compiler counts them
     hbm_bytes: int  # what is read from and written to HBM; hlo.Traffic
     hbm_by_stage: dict[str, int]
@@ -87,13 +86,15 @@ def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> St
     chip, chips = aot.parse_target(target)
     config = recipe.model_config()
     optimizer = make_optimizer(optimisation(recipe), config)
-    state = abstract_state(config, optimizer)
+    frozen_encoder = recipe.feature_weight > 0
+    state = abstract_state(config, optimizer, frozen_encoder=frozen_encoder)
     fsdp = enough_fsdp(state, target) if fsdp is None else fsdp
     check(recipe.batch_size, recipe.accumulate, target, fsdp)
     mesh = sharding.make_mesh(aot.devices(chip, chips), fsdp)
     step = make_step(
         make_loss(recipe), config, optimizer, mesh, dtype=jnp.dtype(recipe.dtype), remat=recipe.remat,
         accumulation=recipe.accumulate, augment=make_augment(recipe), seed=recipe.seed,
+        frozen_encoder=frozen_encoder,
     )  # fmt: skip
     lowered = step.lower(state, abstract_batch(recipe))
     start = time.perf_counter()
@@ -113,7 +114,7 @@ def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> St
         size=recipe.size,
         dtype=recipe.dtype,
         remat=recipe.remat,
-        model_flops=3 * model_flops(config, recipe.size, recipe.size) * recipe.batch_size / chips,
+        model_flops=step_flops(recipe) / chips,
         flops=compiled.cost_analysis()["flops"],
         hbm_bytes=moved.total,
         hbm_by_stage=dict(moved.by_stage.most_common()),

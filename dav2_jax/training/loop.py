@@ -31,12 +31,12 @@ from dav2_jax.data.prefetch import prefetch_to_device
 from dav2_jax.data.sources import open_source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model import depth_anything
-from dav2_jax.model.flops import model_flops, peak
+from dav2_jax.model.flops import peak
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training import start
 from dav2_jax.training.checkpoint import Checkpoints, export
 from dav2_jax.training.journal import Journal
-from dav2_jax.training.objective import make_augment, make_loss, optimisation
+from dav2_jax.training.objective import make_augment, make_loss, optimisation, step_flops
 from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import abstract_state, averaged, init_state, make_step
@@ -69,6 +69,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             f"--batch-size {recipe.batch_size} does not divide among {mesh.size} devices x {recipe.accumulate} parts"
         )
     optimizer = make_optimizer(optimisation(recipe), config)
+    frozen_encoder = recipe.feature_weight > 0
     sources = tuple(start.labelled_by(recipe.label, open_source(text)) for text in recipe.train)
     if recipe.cache:
         sources = tuple(map(start.kept_in_memory, sources))
@@ -84,10 +85,14 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             workers=0 if recipe.cache else recipe.workers, on_error=recipe.on_error, sharding=split,
         )  # fmt: skip
         if checkpoints.latest() is not None:
-            state, position = checkpoints.restore(abstract_state(config, optimizer), mesh)
+            abstract = abstract_state(config, optimizer, frozen_encoder=frozen_encoder)
+            state, position = checkpoints.restore(abstract, mesh)
             loader.restore(position)
         else:
-            state = init_state(config, optimizer, mesh, jax.random.key(recipe.seed), start.weights(recipe))
+            state = init_state(
+                config, optimizer, mesh, jax.random.key(recipe.seed), start.weights(recipe),
+                frozen_encoder=frozen_encoder,
+            )  # fmt: skip
         checkpoints.refuse_full_disk(state)
         begun = int(state.step)
         batches = stack.enter_context(prefetch_to_device(loader, split))
@@ -95,6 +100,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         step = make_step(
             make_loss(recipe), config, optimizer, mesh, dtype=dtype, remat=recipe.remat,
             accumulation=recipe.accumulate, augment=make_augment(recipe), seed=recipe.seed,
+            frozen_encoder=frozen_encoder,
         )  # fmt: skip
         validation = Validation(
             config, mesh, held_out, recipe.size, recipe.validate_examples, recipe.batch_size, dtype, recipe.min_depth
@@ -103,10 +109,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         stack.callback(journal.close)
         stopping = stack.enter_context(_sigterm())
         about = {"source": f"training run {run.name}", "by": f"dav2_jax {version}", "recipe": recipes.to_json(recipe)}
-        flops, ceiling = (
-            3 * model_flops(config, recipe.size, recipe.size) * recipe.batch_size,
-            peak(mesh.devices.flat[0].device_kind),
-        )
+        flops, ceiling = step_flops(recipe), peak(mesh.devices.flat[0].device_kind)
 
         scores: dict[str, float] = {}
         if held_out and begun == 0 and recipe.weights:

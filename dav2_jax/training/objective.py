@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from dav2_jax.data import strong
+from dav2_jax.model.flops import model_flops
+from dav2_jax.training import features
 from dav2_jax.training.losses import cutmix_loss, fixed_scale_loss, relative_loss, silog
 from dav2_jax.training.optimizer import OptimizerConfig
 from dav2_jax.training.recipe import Recipe
@@ -20,7 +22,13 @@ def make_loss(recipe: Recipe) -> Loss:
     silog: over what is valid and between min_depth and max_depth, as the official training does.
     relative: against disparity, in the two regions of CutMix where images were mixed.
     fixed_scale: against disparity at a scale of its own, for the first part of learning from random numbers.
+    With a feature_weight, the prediction is what `features.apply` gives.
     """
+    loss = _depth_loss(recipe)
+    return features.aligned(loss, recipe.feature_weight) if recipe.feature_weight else loss
+
+
+def _depth_loss(recipe: Recipe) -> Loss:
     if recipe.loss == "silog":
 
         def metric(prediction, batch):
@@ -64,6 +72,15 @@ def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
         return batch | {"image": strong.network_input(mixed.images), "inside": mixed.mask, "partner": partner}
 
     return augment
+
+
+def step_flops(recipe: Recipe) -> int:
+    """Of the network in one step: three times the forward pass of the batch, and once a frozen encoder's."""
+    config, size = recipe.model_config(), recipe.size
+    flops = 3 * model_flops(config, size, size)
+    if recipe.feature_weight:
+        flops += model_flops(config.replace(kind="encoder", max_depth=None), size, size)
+    return flops * recipe.batch_size
 
 
 def optimisation(recipe: Recipe) -> OptimizerConfig:

@@ -20,7 +20,8 @@ from dav2_jax.sharding import parameter_name
 Schedule = Literal["poly", "linear", "cosine", "constant"]
 
 # In every checkpoint, and not used by the network: PyTorch's AdamW passes over what has no gradient, decay included.
-IDLE = r"pretrained\.mask_token|depth_head\.scratch\.refinenet4\.resConfUnit1\..*"
+# Nor is the encoder that `training.features` keeps frozen ever trained.
+IDLE = r"pretrained\.mask_token|depth_head\.scratch\.refinenet4\.resConfUnit1\..*|frozen\..*"
 BEFORE_BLOCKS = r"pretrained\.(patch_embed\..*|cls_token|pos_embed)"
 
 

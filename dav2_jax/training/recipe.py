@@ -59,6 +59,11 @@ class Recipe:
     """Of gradient matching in the relative loss (the paper chose 2 among 0.5 to 4)."""
     trim: float = 0.0
     """Share of the largest residuals of an image that do not count; 0.1 for pseudo-labels."""
+    feature_weight: float = 0.0
+    """Of L_feat: features of the encoder shall stay near to those of a frozen one (V1, and V2's students; neither
+    paper gives its weight)."""
+    features: str | None = None
+    """Whose encoder is the frozen one: a name or path, such as dinov2-small. None: that of --weights."""
     min_depth: float = 0.001
     """Metres below which silog does not look; above it is max_depth."""
 
@@ -111,8 +116,8 @@ class Recipe:
         """Raises Dav2Error, naming the field, for settings that cannot be or do not fit together."""
         least = {
             "size": 14, "steps": 1, "batch_size": 1, "encoder_lr": 0, "head_factor": 0, "warmup": 0,
-            "weight_decay": 0, "gradient_weight": 0, "accumulate": 1, "fsdp": 1, "seed": 0, "min_depth": 0,
-            "log_every": 1, "validate_every": 1, "save_every": 1, "validate_examples": 1,
+            "weight_decay": 0, "gradient_weight": 0, "feature_weight": 0, "accumulate": 1, "fsdp": 1, "seed": 0,
+            "min_depth": 0, "log_every": 1, "validate_every": 1, "save_every": 1, "validate_examples": 1,
         }  # fmt: skip
         for name, value in least.items():
             if getattr(self, name) < value:
@@ -131,6 +136,9 @@ class Recipe:
             "--loss fixed_scale has no --strong: mixed images have two scales": self.loss == "fixed_scale"
             and self.strong,
             "--loss fixed_scale trims nothing": self.loss == "fixed_scale" and self.trim,
+            "--feature-weight needs --features or --weights, for the encoder that is frozen": self.feature_weight
+            and not (self.features or self.weights),
+            "--features is for a --feature-weight above 0": self.features and not self.feature_weight,
             "--kind metric needs --max-depth, in metres": (self.kind == "metric") != (self.max_depth is not None),
             "--head fresh needs --weights: without, everything is fresh": self.head == "fresh" and not self.weights,
             f"--batch-size {self.batch_size} does not divide into --accumulate {self.accumulate} parts": (

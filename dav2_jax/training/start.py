@@ -17,6 +17,7 @@ from dav2_jax.data.example import TAGS, Example
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
+from dav2_jax.training import features
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.recipe import Recipe
 
@@ -99,17 +100,25 @@ def settle_folder(run: Path, recipe: Recipe) -> None:
         raise Dav2Error(f"{path}: is not a recipe of this version ({error}): choose another --out") from error
 
 
-def weights(recipe: Recipe) -> dict[str, Any] | None:
-    """What training starts from: all parameters, the encoder's, or none."""
-    if recipe.weights is None:
-        return None
+def weights(recipe: Recipe) -> dict[str, Any]:
+    """What training starts from: all parameters, the encoder's, or none; and a frozen encoder, if it has its own."""
+    params = {}
+    if recipe.weights is not None:
+        params = _loaded(recipe.weights, recipe.encoder)
+        if recipe.head == "fresh":
+            params = {"pretrained": params["pretrained"]}
+    if recipe.features is not None:
+        params = features.beside(params, _loaded(recipe.features, recipe.encoder)["pretrained"])
+    return params
+
+
+def _loaded(name: str, encoder: str) -> dict[str, Any]:
     from dav2_jax import hub
 
-    model = hub.load(recipe.weights)
-    if model.config.encoder != recipe.encoder:
-        raise Dav2Error(f"{recipe.weights}: is a {model.config.encoder} model, and the recipe says {recipe.encoder}")
-    parts = ["pretrained"] if recipe.head == "fresh" or "depth_head" not in model.params else list(model.params)
-    return {part: jax.tree.map(np.asarray, model.params[part]) for part in parts}
+    model = hub.load(name)
+    if model.config.encoder != encoder:
+        raise Dav2Error(f"{name}: is a {model.config.encoder} model, and the recipe says {encoder}")
+    return jax.tree.map(np.asarray, model.params)
 
 
 def licence(recipe: Recipe) -> str:

@@ -17,7 +17,7 @@ from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.depth_anything import Params
 from dav2_jax.model.remat import Remat
-from dav2_jax.training import fresh
+from dav2_jax.training import features, fresh
 from dav2_jax.training.optimizer import Optimizer, join
 
 Batch = dict[str, jax.Array]
@@ -27,7 +27,7 @@ Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 class TrainState(NamedTuple):
     """All that a run is, but for its data: a tree of arrays. Randomness comes from the seed of the run and `step`.
 
-    params:    float32
+    params:    float32; with a frozen encoder, where there is one (`training.features`)
     opt_state: optax's, for the trained parameters alone
     ema:       the average of the trained parameters, None where one is frozen; None without EMA
     step:      int32 [], number of steps done
@@ -39,23 +39,34 @@ class TrainState(NamedTuple):
     step: jax.Array
 
 
-def abstract_state(config: ModelConfig, optimizer: Optimizer) -> TrainState:
+def abstract_state(config: ModelConfig, optimizer: Optimizer, *, frozen_encoder: bool = False) -> TrainState:
     """The state as `jax.ShapeDtypeStruct`s; allocates nothing. `sharding.state_sharding` says where it lies."""
-    return jax.eval_shape(functools.partial(_fresh, optimizer), depth_anything.abstract_params(config))
+    return jax.eval_shape(functools.partial(_fresh, optimizer), _abstract_params(config, frozen_encoder))
 
 
 def init_state(
-    config: ModelConfig, optimizer: Optimizer, mesh: jax.sharding.Mesh, key: jax.Array, params: Params | None = None
+    config: ModelConfig,
+    optimizer: Optimizer,
+    mesh: jax.sharding.Mesh,
+    key: jax.Array,
+    params: Params | None = None,
+    *,
+    frozen_encoder: bool = False,
 ) -> TrainState:
     """The state before the first step. Each device makes or gets its own part, and none ever holds the whole.
 
     params: arrays to begin with, of NumPy best, copied and as float32: all, {"pretrained": ...} for an encoder with a
-            fresh head, or None. What is missing is drawn from `key`, the same on every mesh.
-    Raises Dav2Error for parameters of another network.
+            fresh head, or None. What is missing is drawn from `key`, the same on every mesh
+    frozen_encoder: keep one beside the network: that of `features.beside`, or else the one training begins with
+    Raises Dav2Error for parameters of another network, and where there is no encoder to freeze.
     """
-    abstract = depth_anything.abstract_params(config)
+    abstract = _abstract_params(config, frozen_encoder)
     lie = sharding.state_sharding(mesh, abstract)
     begin = _checked(params or {}, {part: abstract[part] for part in params or {} if part in abstract}, config)
+    if frozen_encoder and features.FROZEN not in begin:
+        if "pretrained" not in begin:
+            raise Dav2Error("there is no encoder to keep frozen: give weights to begin with")
+        begin = features.beside(begin, begin["pretrained"])
     if missing := abstract.keys() - begin.keys():
         begin = fresh.draw(config, key, missing) | begin
 
@@ -63,13 +74,13 @@ def init_state(
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index].astype(np.float32))
 
-    whole = sharding.state_sharding(mesh, abstract_state(config, optimizer))
+    whole = sharding.state_sharding(mesh, abstract_state(config, optimizer, frozen_encoder=frozen_encoder))
     return jax.jit(functools.partial(_fresh, optimizer), out_shardings=whole)(jax.tree.map(place, begin, lie))
 
 
 def averaged(state: TrainState) -> Params:
-    """The parameters to validate and to ship: the average where there is one."""
-    return state.params if state.ema is None else join(state.ema, state.params)
+    """The parameters to validate and to ship, of the network alone: the average where there is one."""
+    return features.without(state.params if state.ema is None else join(state.ema, state.params))
 
 
 def make_step(
@@ -83,7 +94,7 @@ def make_step(
     accumulation: int = 1,
     augment: Callable[[jax.Array, Batch], Batch] | None = None,
     seed: int = 0,
-    forward: Callable = depth_anything.apply,
+    frozen_encoder: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """step(state, batch) -> (state, metrics), jitted; the state passed in is used up.
 
@@ -94,7 +105,7 @@ def make_step(
                   predictions at once and the gradient is that of the whole batch, for any loss; each part goes forward
                   twice
     augment:      (key, batch) -> batch, before all else; the key depends on the seed and the step
-    forward:      in place of `depth_anything.apply`, with its arguments, for a loss that wants more than the depth
+    frozen_encoder: the state has one, and the loss gets what `features.apply` gives in place of the depth
 
     batch["image"] is [B, H, W, 3], normalised; other entries are [B, ...], for loss and augment. B is a multiple of
     devices x accumulation, else Dav2Error. metrics: loss, grad_norm (before clipping), lr (the encoder's), finite, and
@@ -105,7 +116,8 @@ def make_step(
     added up once. Split (fsdp > 1): kernels are gathered in `dtype`, for each part of the batch, and each device gets
     the gradient of what it holds (`sharding.collect`).
     """
-    lie = sharding.state_sharding(mesh, abstract_state(config, optimizer))
+    lie = sharding.state_sharding(mesh, abstract_state(config, optimizer, frozen_encoder=frozen_encoder))
+    forward = features.apply if frozen_encoder else depth_anything.apply
 
     def share(params: Params, images: jax.Array):
         return forward(config, sharding.collect(params, lie.params, dtype), images, dtype=dtype, remat=remat)
@@ -139,6 +151,11 @@ def make_step(
     return jax.jit(
         step, in_shardings=(lie, sharding.batch_sharding(mesh)), out_shardings=(lie, whole), donate_argnums=0
     )
+
+
+def _abstract_params(config: ModelConfig, frozen_encoder: bool) -> Params:
+    params = depth_anything.abstract_params(config)
+    return features.beside(params, params["pretrained"]) if frozen_encoder else params
 
 
 def _fresh(optimizer: Optimizer, params: Params) -> TrainState:

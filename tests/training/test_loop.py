@@ -278,6 +278,23 @@ def test_a_folder_of_another_run_is_refused(recipe, tmp_path):
     assert train(dataclasses.replace(recipe, steps=2, log_every=1, validate=()), tmp_path / "run").step == 2
 
 
+def test_beside_a_frozen_encoder_and_on_without_its_file(undisturbed, recipe, tmp_path):
+    """It stays out of what is shipped, and is in the run's own checkpoints."""
+    weights = tmp_path / "weights.ckpt"
+    shutil.copytree(undisturbed / "last.ckpt", weights)
+    changed = dataclasses.replace(
+        recipe, steps=8, weights=str(weights), feature_weight=1.0, encoder_lr=1e-3, validate=()
+    )
+    assert train(changed, tmp_path / "run", devices=jax.devices()[:1]).step == 8
+    assert entries(tmp_path / "run", "train")[-1]["features"] > 0
+    before = parameters(tmp_path / "run")
+    assert not any("frozen" in name for name in before)
+    shutil.rmtree(weights)
+    shutil.rmtree(tmp_path / "run" / "last.ckpt")
+    assert train(changed, tmp_path / "run", devices=jax.devices()[:1]).step == 8
+    assert_same(parameters(tmp_path / "run"), before)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -292,6 +309,9 @@ def test_a_folder_of_another_run_is_refused(recipe, tmp_path):
         ({"flip": 2.0}, "--flip 2.0: give a share of 0 to 1"),
         ({"train": ("own:/no/where.csv",)}, "/no/where.csv: no such file"),
         ({"weights": "/no/where.pth"}, "/no/where.pth: no such file or folder"),
+        ({"feature_weight": 1.0}, "--feature-weight needs --features or --weights"),
+        ({"features": "nano"}, "--features is for a --feature-weight above 0"),
+        ({"features": "nano", "feature_weight": 1.0}, "nano: is a nano model, and the recipe says tiny"),
         ({"label": "sensor"}, "has no sensor_depth: train with --label depth"),
     ],
 )
