@@ -68,6 +68,8 @@ def convert(
         raise Dav2Error(f"to (--to) {to!r} is none of {', '.join(get_args(Target))}")
     if dtype not in (None, *get_args(Stored)):
         raise Dav2Error(f"dtype (--dtype) {dtype!r} is none of {', '.join(get_args(Stored))}")
+    if to == "checkpoint" and dst.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        raise Dav2Error(f"{dst}: to checkpoint writes a folder of ours: add --to official, or call it {dst.stem}.ckpt")
     checkpoint.refuse_existing(dst, overwrite=overwrite)
     weights = open_source(hub.resolve(src), Told(kind, max_depth, taps))
     if dtype is not None:

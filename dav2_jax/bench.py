@@ -68,6 +68,7 @@ def run(
     Raises Dav2Error on sizes and counts that cannot be.
     """
     check_input_size(input_size)
+    refuse_file(file)
     if min([*batches, runs]) < 1:
         raise Dav2Error(f"batch sizes and runs must be 1 or more, not {min([*batches, runs])} (--batch, --runs)")
     size = max(1, round(input_size / PATCH)) * PATCH
@@ -100,6 +101,7 @@ def run_training(
     from dav2_jax.training import aot as training_aot
     from dav2_jax.training import recipe as recipes
 
+    refuse_file(file)
     base = recipes.load(recipe)
     given = {"size": input_size, "dtype": dtype, "remat": remat}
     base = dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
@@ -249,6 +251,12 @@ def _estimates(cases, targets: Sequence[str], size: int, dtype: str, show: Calla
         )
         show("    " + ", ".join(stages))
     return {"kind": "compiler estimates", "jax": jax.__version__}, rows
+
+
+def refuse_file(file: str | None) -> None:
+    """Raises Dav2Error for a report that could not be written: asked before the time is spent."""
+    if file not in (None, "-") and not Path(file).absolute().parent.is_dir():
+        raise Dav2Error(f"--json {file}: there is no folder {Path(file).parent}: make it first")
 
 
 def _write_json(report: dict, file: str | None) -> None:

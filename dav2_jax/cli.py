@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import inspect
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -46,6 +48,10 @@ VERBS: dict[str, Callable[..., int]] = {
 GROUPS = {"data": "Datasets: look at them, check them, prepare them (dav2 data --help)."}
 
 
+# Packages of the extra "train".
+_TRAIN = {"optax", "grain", "array_record", "tensorflow_datasets", "google", "h5py", "tensorboardX"}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
@@ -54,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     A Dav2Error becomes one line and 2, Ctrl-C one line and 130, a bug one line and 70; `--debug` adds the traceback.
     When nobody reads the output any more (`dav2 models | head -1`) it ends without a word and with 141, as by SIGPIPE.
     """
+    if argv is None:
+        sys.unraisablehook = _where_nothing_can_be_raised
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
@@ -109,6 +117,18 @@ def _group_help(group: str) -> str:
     return f"usage: dav2 {group}VERB ...\n\n{about}.\n\n{_lines(verbs)}\n\n$ dav2 {group}VERB --help"
 
 
+def _where_nothing_can_be_raised(unraisable, /) -> None:
+    """For errors in callbacks of libraries, which Python would print and forget.
+
+    Ctrl-C while it ran one of JAX's is raised again afterwards. After an error of its own, Orbax leaves hundreds of
+    reads that find their event loop closed: of these no word.
+    """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.02, _thread.interrupt_main).start()  # now, it would be raised here
+    elif str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 def _last_words(error: BaseException) -> tuple[str, int]:
     """The line that a user reads about an error that ended a command, and its exit code."""
     if isinstance(error, KeyboardInterrupt):
@@ -118,6 +138,8 @@ def _last_words(error: BaseException) -> tuple[str, int]:
         )
     if isinstance(error, Dav2Error):
         return f"error: {error}", 2
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _TRAIN:
+        return f"error: this needs {error.name}: pip install 'dav2-jax[train]'", 2
     text = (str(error).splitlines() or ["no message"])[0]
     return f"unexpected {type(error).__name__}: {text}: run again with --debug to see where", 70
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dav2_jax.errors import Dav2Error
+
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
@@ -34,6 +36,27 @@ def atomic(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary), temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def held(lock: Path, busy: str) -> Iterator[None]:
+    """Holds what the file `lock` stands for against other processes; made here, and left there.
+
+    The system lets go of it when this process ends, in whatever way. Raises Dav2Error(busy) while another one holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Dav2Error(busy) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

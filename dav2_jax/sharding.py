@@ -146,6 +146,8 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):
         raise Dav2Error("--coordinator, --processes and --process belong together: give all three, or none")
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise Dav2Error(f"--coordinator {coordinator}: give HOST:PORT, such as 10.0.0.1:9876")
     if all(given) and not 0 <= process < processes:
         raise Dav2Error(f"--process {process}: processes are numbered from 0 to {processes - 1}")
     try:

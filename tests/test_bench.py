@@ -117,3 +117,11 @@ def test_what_does_not_fit_is_a_row(monkeypatch, capsys):
     bench.run(["giant"], [32], targets=["v5e", "v6e"], file="-")
     errors = [row["error"] for row in json.loads(capsys.readouterr().out)["rows"]]
     assert errors == [f"giant, {target}: needs 17G of 15G HBM" for target in ("v5e", "v6e")]
+
+
+def test_a_report_without_a_folder_is_refused_before_the_time_is_spent(tmp_path):
+    file = str(tmp_path / "none" / "x.json")
+    with pytest.raises(Dav2Error, match=r"there is no folder .*none: make it first"):
+        bench.run(["small"], [1], file=file)
+    with pytest.raises(Dav2Error, match=r"there is no folder .*none: make it first"):
+        bench.run_training("relative_teacher", ["v5e-64"], file=file)

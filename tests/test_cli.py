@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,7 @@ def test_predict_without_a_photo_loads_no_model(model, capsys):
         ("--batch-size 0", "--batch-size 0: give at least 1"),
         ("--processes 2", "--coordinator, --processes and --process belong together: "),
         ("--coordinator localhost:1 --processes 2 --process 2", "--process 2: processes are numbered from 0 to 1"),
+        ("--coordinator localhost --processes 2 --process 0", "--coordinator localhost: give HOST:PORT"),
     ],
 )
 def test_options_are_checked_before_the_model_is_loaded(options, line, model, capsys):
@@ -223,6 +225,8 @@ def test_an_error_of_the_user_is_one_line(model, capsys):
     [
         (KeyboardInterrupt(), 130, "dav2: interrupted: "),
         (ZeroDivisionError("by\nzero"), 70, "dav2: unexpected ZeroDivisionError: by: run again with --debug"),
+        (ModuleNotFoundError("", name="h5py"), 2, "dav2: error: this needs h5py: pip install 'dav2-jax[train]'"),
+        (ModuleNotFoundError("No module named 'dav2'", name="dav2"), 70, "dav2: unexpected ModuleNotFoundError: No"),
         (AssertionError(), 70, "dav2: unexpected AssertionError: no message: run again with --debug"),
     ],
 )
@@ -237,6 +241,24 @@ def test_whatever_happens_is_one_line(error, code, line, monkeypatch, capsys):
     assert shown.count("\n") == 1
     assert cli.main(["models", "--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(monkeypatch, capsys):
+    """Where Python can raise nothing, as in the callbacks of JAX."""
+
+    class Callback:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def program():
+        Callback()
+        time.sleep(5)
+
+    monkeypatch.setattr(sys, "unraisablehook", cli._where_nothing_can_be_raised)
+    with pytest.raises(KeyboardInterrupt):
+        program()
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
 
 
 def test_video_passes_every_flag_on(model, monkeypatch, capsys):

@@ -238,7 +238,8 @@ class _Read:
                 row = self._transform(source, example, seed)
             except Dav2Error as error:
                 if self.on_error == "raise":
-                    raise Dav2Error(f'{error} (on_error="skip" leaves such examples out)') from error
+                    way = 'on_error="skip" leaves such examples out; dav2 train: --on-error skip'
+                    raise Dav2Error(f"{error} ({way})") from error
                 skipped.append(str(error))
                 continue
             whole = index + sum(len(one) for one in self.sources[: place.source])

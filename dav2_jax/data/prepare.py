@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import dav2_jax
 from dav2_jax.data import record_codec, records, shard_writer, tfds_folder
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.files import atomic, remove_leftovers
+from dav2_jax.files import atomic, held, remove_leftovers
 
 SHARD_BYTES = 256_000_000
 _SAMPLES = 8  # examples that are read first, to learn their size and to know the source again
@@ -86,7 +85,7 @@ def prepare(
     workers = workers or os.cpu_count() or 1
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with held(folder / ".prepare.lock", f"{folder}: another process is preparing it: wait for it, or stop it"):
             remove_leftovers([folder])
             return _prepare(source, folder, name, split, settings, jpeg, workers, progress)
     except OSError as error:
@@ -196,21 +195,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _write_text(path: Path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the folder against other processes. The system lets go of it when this one ends, in whatever way."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: shards are whole there too, but two processes would both write them all
-        yield
-        return
-    with (folder / ".prepare.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Dav2Error(f"{folder}: another process is preparing it: wait for it, or stop it") from error
-        except OSError:
-            pass  # a file system without locks
-        yield

@@ -101,8 +101,12 @@ def source(
     """The first `count` scenes of the list `seed` as examples; arguments as for `render`."""
     if count < 0:
         raise Dav2Error(f"{count} scenes cannot be drawn: give a number from 0 up")
+    if not -(2**31) <= seed < 2**31:
+        raise Dav2Error(f"seed {seed}: must fit 32 bits")
     if style not in STYLES:
         raise Dav2Error(f"there is no style {style!r}: use one of {', '.join(STYLES)}")
+    if height < 1 or width < 1:
+        raise Dav2Error(f"{width} x {height} pixels cannot be drawn: both must be positive")
     read = partial(_read, seed=seed, height=height, width=width, style=style, photographic=photographic)
     about = ("drawn, not photographed: exact also on glass and mirrors",)
     return Source("procedural", range(count), read, "metres", about, on_device=True)

@@ -82,8 +82,10 @@ class Checkpoints:
             found = self._manager.restore(self.latest(), args=arguments)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            last, *earlier = sorted(self._manager.all_steps(), reverse=True)
+            way = f"delete {self.folder / str(last)} to go on from step {earlier[0]}, or " if earlier else ""
             raise Dav2Error(
-                f"{self.folder}: step {self.latest()} cannot be read as this run's ({reason}): choose another --out"
+                f"{self.folder}: step {last} cannot be read as this run's ({reason}): {way}choose another --out"
             ) from error
         return found.state, found.position
 

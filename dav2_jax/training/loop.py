@@ -28,8 +28,8 @@ from dav2_jax.data import strong
 from dav2_jax.data.augment import Geometry
 from dav2_jax.data.loader import Loader
 from dav2_jax.data.prefetch import prefetch_to_device
-from dav2_jax.data.sources import open_source
 from dav2_jax.errors import Dav2Error
+from dav2_jax.files import held
 from dav2_jax.model import depth_anything
 from dav2_jax.model.flops import peak
 from dav2_jax.training import recipe as recipes
@@ -63,20 +63,28 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
     """
     recipe.check()
     config = recipe.model_config()
-    mesh = sharding.make_mesh(jax.devices() if devices is None else devices, recipe.fsdp)
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % recipe.fsdp:
+        raise Dav2Error(f"--fsdp {recipe.fsdp}: must divide the number of devices, {len(devices)}")
+    mesh = sharding.make_mesh(devices, recipe.fsdp)
     if recipe.batch_size % (mesh.size * recipe.accumulate):
         raise Dav2Error(
             f"--batch-size {recipe.batch_size} does not divide among {mesh.size} devices x {recipe.accumulate} parts"
         )
     optimizer = make_optimizer(optimisation(recipe), config)
     frozen_encoder = recipe.feature_weight > 0
-    sources = tuple(start.labelled_by(recipe.label, open_source(text)) for text in recipe.train)
+    sources, held_out = start.sources(recipe, recipe.train), start.sources(recipe, recipe.validate)
+    facts = [f"{source.name}: {fact}" for source in sources + held_out for fact in source.about]
+    sources = tuple(start.labelled_by(recipe.label, source) for source in sources)
     if recipe.cache:
         sources = tuple(map(start.kept_in_memory, sources))
-    held_out = tuple(map(open_source, recipe.validate))
     start.settle_folder(run, recipe)
 
     with contextlib.ExitStack() as stack:
+        stopping = stack.enter_context(_sigterm())
+        if sharding.is_first():
+            busy = f"{run}: another process is training there: wait for it, or choose another --out"
+            stack.enter_context(held(run / ".train.lock", busy))
         checkpoints = Checkpoints(run)
         stack.callback(checkpoints.close)
         split = sharding.batch_sharding(mesh)
@@ -107,7 +115,8 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         )
         journal = Journal(run, begun, recipe.steps, speaks=sharding.is_first())
         stack.callback(journal.close)
-        stopping = stack.enter_context(_sigterm())
+        for fact in dict.fromkeys(facts):
+            journal.say(fact)
         about = {"source": f"training run {run.name}", "by": f"dav2_jax {version}", "recipe": recipes.to_json(recipe)}
         flops, ceiling = step_flops(recipe), peak(mesh.devices.flat[0].device_kind)
 
@@ -161,6 +170,8 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             if last:
                 break
         checkpoints.wait()
+        if loader.skipped:
+            journal.say(f"{len(loader.skipped)} examples left out, the first: {loader.skipped[0]}")
         done = int(state.step)
         export(run / "last.ckpt", config, averaged(state), start.licence(recipe), about | {"step": str(done)})
     return Outcome(done, done < recipe.steps, scores)

@@ -144,7 +144,9 @@ class Recipe:
             f"--batch-size {self.batch_size} does not divide into --accumulate {self.accumulate} parts": (
                 self.batch_size % self.accumulate
             ),
-            f"--warmup {self.warmup}: the run has {self.steps} steps": self.warmup >= self.steps,
+            f"--warmup {self.warmup}: the run has {self.steps} steps: give a smaller --warmup": self.warmup
+            >= self.steps,
+            f"--workers {self.workers}: give 0 or more": self.workers is not None and self.workers < 0,
         }
         for text, is_wrong in wrong.items():
             if is_wrong:

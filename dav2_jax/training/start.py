@@ -15,6 +15,7 @@ import numpy as np
 from dav2_jax import checkpoint, sharding
 from dav2_jax.data.example import TAGS, Example
 from dav2_jax.data.source import Source
+from dav2_jax.data.sources import open_source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
 from dav2_jax.training import features
@@ -33,6 +34,17 @@ FREE = {
     "validate",
     "validate_examples",
 }
+
+
+def sources(recipe: Recipe, texts: tuple[str, ...]) -> tuple[Source, ...]:
+    """Opened. Raises Dav2Error for depth without metres where they are to be learnt."""
+    opened = tuple(map(open_source, texts))
+    for text, source in zip(texts, opened, strict=True):
+        if recipe.kind == "metric" and source.unit != "metres":
+            raise Dav2Error(
+                f"{text}: --kind metric needs depth in metres, and the unit of these labels is {source.unit}"
+            )
+    return opened
 
 
 def labelled_by(label: str, source: Source) -> Source:

@@ -84,6 +84,11 @@ def test_hugging_face_there_and_back(tiny_hf, tmp_path, kind, swiglu):
     assert not report["unexpected_keys"]
 
 
+def test_a_folder_of_ours_is_not_called_as_a_file_of_pytorch(small_pth, tmp_path):
+    with pytest.raises(Dav2Error, match=r"x\.pth: .*add --to official, or call it x\.ckpt"):
+        convert(small_pth, tmp_path / "x.pth")
+
+
 def test_training_checkpoint(small_pth, tmp_path):
     """What the official training script writes: `model` beside the optimizer, `module.` before every name."""
     state = torch.load(small_pth)

@@ -121,5 +121,9 @@ def test_arguments_are_checked():
         procedural.render(0, jnp.arange(1), height=0)
     with pytest.raises(Dav2Error, match="no style 'oil'"):
         procedural.source(count=3, style="oil")
+    with pytest.raises(Dav2Error, match="seed 99999999999: must fit 32 bits"):
+        procedural.source(seed=99999999999)
+    with pytest.raises(Dav2Error, match="5 x 0 pixels cannot be drawn"):
+        procedural.source(height=0, width=5)
     with pytest.raises(Dav2Error, match="-1 scenes"):
         procedural.source(count=-1)

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 from PIL import Image
+
+from dav2_jax.inference.programs import keep_programs
 
 PROGRAM = "import sys; from dav2_jax.cli import main; sys.exit(main())"
 
@@ -29,3 +32,17 @@ def test_programs_are_kept_for_the_next_process(tmp_path):
     assert kept == kept_again
     np.testing.assert_array_equal(depth, depth_again)
     assert (tmp_path / "cache/programs").stat().st_mode & 0o077 == 0  # programs run: nobody else may write them
+
+
+def test_where_no_folder_can_be_made_nothing_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    (tmp_path / "file").touch()
+    try:
+        keep_programs(tmp_path / "file" / "programs")
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    said = capsys.readouterr().err
+    assert said.endswith("programs: cannot be made (Not a directory), so compiled programs are not kept\n")

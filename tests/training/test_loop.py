@@ -20,6 +20,7 @@ from PIL import Image
 import dav2_jax as dav2
 from dav2_jax.convert.convert import convert
 from dav2_jax.errors import Dav2Error
+from dav2_jax.files import held
 from dav2_jax.model import config
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.loop import train
@@ -312,6 +313,9 @@ def test_beside_a_frozen_encoder_and_on_without_its_file(undisturbed, recipe, tm
         ({"feature_weight": 1.0}, "--feature-weight needs --features or --weights"),
         ({"features": "nano"}, "--features is for a --feature-weight above 0"),
         ({"features": "nano", "feature_weight": 1.0}, "nano: is a nano model, and the recipe says tiny"),
+        ({"fsdp": 3}, "--fsdp 3: must divide the number of devices, 8"),
+        ({"workers": -1}, "--workers -1: give 0 or more"),
+        ({"warmup": 24}, "--warmup 24: the run has 24 steps: give a smaller --warmup"),
         ({"label": "sensor"}, "has no sensor_depth: train with --label depth"),
     ],
 )
@@ -320,3 +324,48 @@ def test_what_cannot_be_is_one_line_before_the_first_step(recipe, changes, messa
         train(dataclasses.replace(recipe, **changes), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "metrics.jsonl").exists() or not entries(tmp_path / "run", "train")
+
+
+def test_disparity_of_any_scale_teaches_no_metres(recipe, data, tmp_path):
+    metric = dataclasses.replace(recipe, kind="metric", max_depth=20.0, loss="silog")
+    for changes in ({"train": (f"{data}?unit=disparity",)}, {"validate": (f"{data}?unit=disparity",)}):
+        with pytest.raises(Dav2Error, match=r"unit=disparity: --kind metric needs depth in metres.* is disparity$"):
+            train(dataclasses.replace(metric, **changes), tmp_path / "run")
+
+
+def test_two_at_once_in_a_folder_are_refused(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    with (
+        held(tmp_path / "run" / ".train.lock", ""),
+        pytest.raises(Dav2Error, match="run: another process is training there: wait for it, or choose another --out"),
+    ):
+        train(recipe, tmp_path / "run")
+
+
+def test_what_is_left_out_is_said(recipe, data, tmp_path, capsys):
+    """Rows whose files are not there, and examples that cannot be read."""
+    folder = Path(data.removeprefix("own:")).parent
+    shutil.copytree(folder, tmp_path / "planes")
+    (tmp_path / "planes" / "3.png").unlink()
+    (tmp_path / "planes" / "5.png").write_bytes(b"no picture")
+    short = dataclasses.replace(
+        recipe, train=(f"own:{tmp_path / 'planes' / 'planes.csv'}",), validate=(), steps=2, on_error="skip"
+    )
+    train(short, tmp_path / "run", devices=jax.devices()[:1])
+    said = capsys.readouterr()
+    said = said.out + said.err
+    assert "own: 1 rows whose files are not there left out" in said
+    assert "examples left out, the first: " in said
+    assert "5.png" in said
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax, which cli.py hides
+def test_a_damaged_checkpoint_is_named_with_a_way_on(recipe, tmp_path):
+    one = {"devices": jax.devices()[:1]}
+    short = dataclasses.replace(recipe, validate=(), steps=8)
+    train(short, tmp_path / "run", **one)
+    (tmp_path / "run" / "checkpoints" / "8" / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(Dav2Error, match=r"step 8 cannot be read .*delete .*checkpoints/8 to go on from step 4, or"):
+        train(short, tmp_path / "run", **one)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
+    assert train(short, tmp_path / "run", **one).step == 8
