@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import dav2_jax
-from dav2_jax.command_line import parse, photos_before_formats
+from dav2_jax.command_line import parse, photos_first
 from dav2_jax.errors import Dav2Error
 from dav2_jax.verbs import data
 from dav2_jax.verbs.bench import bench
@@ -94,9 +94,9 @@ def _run(argv: list[str]) -> int:
         known = [name.removeprefix(group) for name in VERBS | GROUPS if name.startswith(group)]
         known = [name for name in known if " " not in name]
         raise Dav2Error(f"{wrong}: use one of {', '.join(known)} (dav2 {group}--help says more)")
-    if verb == "predict":
-        arguments = photos_before_formats(arguments)
     function = VERBS[verb]
+    if verb == "predict":
+        arguments = photos_first(function, arguments)
     if verb == "train":
         function, arguments = with_recipe(arguments)
     call = parse(verb, function, arguments)

@@ -1,5 +1,20 @@
 """The one exception a user is meant to read: what was wrong, where, and what to do, in one line."""
 
+import difflib
+import re
+from collections.abc import Iterable
+
 
 class Dav2Error(Exception):
     """Bad input, not a bug. The command line prints its text and no traceback (unless `--debug`)."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """ " (did you mean this or that?)" with the nearest of the known names; "" where none is near.
+
+    A name that has the word among its parts is nearest: --lr is --encoder-lr, and not --trim.
+    """
+    known, bare = list(known), word.lstrip("-")
+    part_of = [name for name in known if bare in re.split("[-_]+", name)]
+    near = list(dict.fromkeys(part_of + difflib.get_close_matches(word, known, most)))[:most]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

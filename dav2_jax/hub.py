@@ -1,6 +1,5 @@
 """The ONE table of released checkpoints, the one that comes along, and `load`, which takes a name or a path."""
 
-import difflib
 import os
 import sys
 import types
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dav2_jax.convert.recognise import APACHE, NON_COMMERCIAL, Told, settle
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, did_you_mean
 from dav2_jax.model.config import PRESETS, Kind, Taps
 
 
@@ -144,9 +143,11 @@ def resolve(model: str | os.PathLike) -> Path:
         raise Dav2Error(f"{name}: {UNRELEASED[name]}")
     if os.sep in name or Path(name).suffix:
         raise Dav2Error(f"{name}: no such file or folder")
-    near = difflib.get_close_matches(name, [*RELEASES, EMBEDDED, *(UNTRAINED + size for size in PRESETS)])
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise Dav2Error(f"{name!r}: neither a file nor a released model; {hint}`dav2 models` lists all names")
+    untrained = [UNTRAINED + size for size in PRESETS]
+    if name in untrained:
+        raise Dav2Error(f"{name}: random weights, made when predict or video ask for them: there is no file")
+    near = did_you_mean(name, [*RELEASES, EMBEDDED, *untrained], most=3)
+    raise Dav2Error(f"{name!r}: neither a file nor a released model{near}: `dav2 models` lists all names")
 
 
 def _of_run(run: Path) -> Path:

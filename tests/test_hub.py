@@ -91,8 +91,8 @@ def test_download_once_convert_once(monkeypatch, tmp_path, small_pth, capsys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smal", "'smal': neither a file nor a released model; did you mean small"),
-        ("", "'': neither a file nor a released model; `dav2 models` lists"),
+        ("smal", r"'smal': neither a file nor a released model \(did you mean small"),
+        ("", "'': neither a file nor a released model: `dav2 models` lists"),
         (None, "a NoneType is no model"),
         ("giant", "never released"),
         ("weights/none.pth", "no such file or folder"),
@@ -102,6 +102,11 @@ def test_download_once_convert_once(monkeypatch, tmp_path, small_pth, capsys):
 def test_unknown_names(name, message):
     with pytest.raises(Dav2Error, match=message):
         dav2.load(name)
+
+
+def test_random_weights_are_no_file():
+    with pytest.raises(Dav2Error, match=r"untrained-small: random weights, .* there is no file"):
+        hub.resolve("untrained-small")
 
 
 def test_a_folder_does_not_hide_a_release(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dav2_jax.data.listing import left_out
+from dav2_jax.data.listing import left_out, no_folder
 from dav2_jax.errors import Dav2Error
 
 Listing = tuple[list[str], tuple[str, ...]]  # images, and lines for Source.about
@@ -25,7 +25,7 @@ def find(root: Path, *patterns: str) -> list[str]:
     if found:
         return sorted(found)
     if not root.is_dir():
-        raise Dav2Error(f"{root}: no such folder: give the folder that holds the dataset")
+        raise no_folder(root)
     wanted = patterns[0] + (f" (nor {len(patterns) - 1} patterns like it)" if len(patterns) > 1 else "")
     near = [*root.resolve().parents[:5], *sorted(path for path in root.iterdir() if path.is_dir())]
     for folder in near:

@@ -19,7 +19,7 @@ def files(root: Path, wanted: Callable[[str], bool] | tuple[str, ...]) -> list[s
     folder, or a folder below cannot be read.
     """
     if not root.is_dir():
-        raise Dav2Error(f"{root}: no such folder: check the path")
+        raise no_folder(root)
     if isinstance(wanted, tuple):
         endings = wanted
         wanted = lambda name: name.lower().endswith(endings)  # noqa: E731
@@ -41,6 +41,12 @@ def files(root: Path, wanted: Callable[[str], bool] | tuple[str, ...]) -> list[s
                 entered.add(real)
                 folders.append(path + "/")
     return sorted(found, key=lambda path: path.split("/"))
+
+
+def no_folder(root: Path) -> Dav2Error:
+    """What is wrong with the root of a dataset that is no folder."""
+    what = "is a file" if root.exists() else "no such folder"
+    return Dav2Error(f"{root}: {what}: give the folder that holds the dataset")
 
 
 def folders(root: Path) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 from dav2_jax.data import depth_files, listing
 from dav2_jax.data.readers.images import is_photo
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, did_you_mean
 
 _IMAGES = ("images", "image", "rgb", "color", "photos")
 _DEPTHS = ("depth", "depths")
@@ -127,9 +126,8 @@ def _check_columns(path: Path, names: list[str]) -> None:
     names = [name.strip() for name in names]
     for name in names:
         if name not in _COLUMNS:
-            near = difflib.get_close_matches(name.lower(), _COLUMNS, 1)
-            advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_COLUMNS)}"
-            raise Dav2Error(f"{path}: has an unknown column {name!r}: {advice}")
+            near = did_you_mean(name.lower(), _COLUMNS)
+            raise Dav2Error(f"{path}: has an unknown column {name!r}{near}: known are {', '.join(_COLUMNS)}")
     for name in ("image", "depth"):
         if names.count(name) != 1:
             raise Dav2Error(

@@ -1,7 +1,7 @@
 """Any source, read once and kept as ArrayRecord shards: `records.py` reads them back, and so does TFDS.
 
 Example i of the source is always in shard i // N, and a shard appears whole or not at all. So a run that was stopped in
-any way is gone on with by the same call, and the files are those of a run that was never stopped, byte for byte.
+any way is gone on with by the same call, and the shards are those of one that was never stopped, byte for byte.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def prepare(
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", split):
         raise Dav2Error(f"{split!r} is no name of a split: use small letters, digits and _, as in train or test_easy")
+    if folder.is_file():
+        raise Dav2Error(f"{folder}: is a file: name a folder")
     if not len(source):
         raise Dav2Error(f"{source.name}: has no examples to prepare")
     image = "png" if jpeg is None else f"jpeg {jpeg}"

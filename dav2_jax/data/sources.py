@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import types
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dav2_jax.data import records
 from dav2_jax.data.source import Source
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, did_you_mean
 
 
 class Dataset(NamedTuple):
@@ -80,7 +79,9 @@ def open_source(text: str, **options: Any) -> Source:
     written = dict(_pairs(name, query))
     for key in [*written, *options]:
         if key not in known:
-            raise Dav2Error(f"{name} has no option {key!r}{_suggest(key, known)}: it has {', '.join(known) or 'none'}")
+            raise Dav2Error(
+                f"{name} has no option {key!r}{did_you_mean(key, known)}: it has {', '.join(known) or 'none'}"
+            )
     chosen = {key: _value(name, key, value, known[key]) for key, value in written.items()} | options
     place = (_path_type(function)(Path(path).expanduser()),) if takes_path else ()
     return function(*place, **chosen)
@@ -107,12 +108,7 @@ def _recognise(path: Path) -> str:
 
 
 def _known(name: str) -> str:
-    return f"a known source{_suggest(name, DATASETS)}: dav2 data sources lists them"
-
-
-def _suggest(word: str, words) -> str:
-    close = difflib.get_close_matches(word, list(words), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f"a known source{did_you_mean(name, DATASETS)}: dav2 data sources lists them"
 
 
 def _is_option(parameter: inspect.Parameter | None) -> bool:

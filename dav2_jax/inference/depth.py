@@ -118,12 +118,16 @@ class Depth:
         focal_length  pixels of the photo, or fov, degrees from left to right edge: for a point cloud (and noted in npz
                       and exr); either takes precedence over `self.focal_length`.
 
-        Raises Dav2Error for an unknown format and for a point cloud without a focal length, OSError as the disk does.
+        Raises Dav2Error for an unknown format, a name that ends like another one, and a point cloud without a focal
+        length, OSError as the disk does.
         """
         path = Path(path)
         name = format if format is not None else formats.name_from_extension(path)
         if name not in formats.FORMATS:
             raise Dav2Error(f"{path}: unknown format {name!r}: use one of {', '.join(formats.FORMATS)}")
+        ending = Path(f"x{formats.FORMATS[name].suffix}").suffix
+        if path.suffix.lower() not in ("", ending):
+            raise Dav2Error(f"{path}: {name} is written as {ending}: end the name so")
         focal_length = geometry.choose_focal(focal_length, fov, width=self.shape[1], known=self.focal_length)
         formats.FORMATS[name].write(dataclasses.replace(self, focal_length=focal_length), path)
 

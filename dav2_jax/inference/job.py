@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -88,7 +89,7 @@ def predict_files(
 
     A photo that fails (unreadable, too large, full disk) costs one line on stderr and the rest go on. Any other
     exception is a bug, or Ctrl-C, and comes through; the files written until then are whole. Raises Dav2Error, before
-    `load`, for an unknown format, two sources of the focal length, and an output folder that is a file.
+    `load`, for an unknown format, two sources of the focal length, and an output folder that cannot be written.
     """
     _check(out, formats, focal_length, fov)
     failures, written = [], 0
@@ -121,6 +122,8 @@ def predict_files(
             return False, finished, error
         return depth.is_constant, finished, None
 
+    if todo:
+        _refuse_unwritable(out)
     stream = load() if todo else None
     shown = progress and sys.stderr.isatty()
     start = time.perf_counter()
@@ -195,3 +198,13 @@ def _check(out: Path, formats: Sequence[str], focal_length: float | None, fov: f
     if out.exists() and not out.is_dir():
         raise Dav2Error(f"{out}: is a file: name a folder with --out")
     choose_focal(focal_length, fov, width=1, known=None)
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Before the first prediction, which may take an hour on its way to a file that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise Dav2Error(f"{out}: cannot be written ({error.strerror}): choose another --out") from error

@@ -94,6 +94,8 @@ class _Kept:
 def settle_folder(run: Path, recipe: Recipe) -> None:
     """Makes the folder of a run, or makes sure that it is one of this recipe, unless nothing was saved in it yet."""
     path = run / "recipe.json"
+    if run.is_file():
+        raise Dav2Error(f"{run}: is a file: name a folder with --out")
     try:
         if path.exists() and any((run / "checkpoints").glob("*")):
             before, now = (dataclasses.asdict(one) for one in (recipes.from_json(path.read_text("utf-8")), recipe))

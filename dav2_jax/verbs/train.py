@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, did_you_mean
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.recipe import Recipe
 
@@ -69,9 +68,7 @@ def _refuse_unknown(arguments: list[str], known: list[str]) -> None:
     for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         plain = flag.replace("_", "-")
         if plain not in flags and "--" + plain.removeprefix("--no-") not in flags:
-            near = difflib.get_close_matches(plain, flags, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise Dav2Error(f"{flag} is no field of a recipe: {hint}dav2 train --help lists them")
+            raise Dav2Error(f"{flag} is no field of a recipe{did_you_mean(plain, flags)}: dav2 train --help lists them")
 
 
 DOC = """Train or fine-tune on one device or a pod, and go on after a stop.

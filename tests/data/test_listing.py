@@ -44,5 +44,5 @@ def test_what_is_said(tmp_path):
     assert str(listing.nothing(tmp_path, "a/*.png", lines)) == (
         f"{tmp_path}: nothing to read: looked for a/*.png; {lines[0]}"
     )
-    with pytest.raises(Dav2Error, match=r"none: no such folder: check the path$"):
+    with pytest.raises(Dav2Error, match=r"none: no such folder: give the folder that holds the dataset$"):
         listing.files(tmp_path / "none", (".png",))

@@ -167,6 +167,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Dav2Error, match="file/in: cannot be written"):
         prepare.prepare(toy_source.source(), tmp_path / "file/in")
+    with pytest.raises(Dav2Error, match="file: is a file: name a folder"):
+        prepare.prepare(toy_source.source(), tmp_path / "file")
     (tmp_path / "prepare-train.json").write_text("{")
     with pytest.raises(Dav2Error, match=r"prepare-train.json: damaged .* delete it to begin anew"):
         prepare.prepare(toy_source.source(), tmp_path)

@@ -144,6 +144,8 @@ def test_save_names_what_it_does_not_know(tmp_path):
         depth.save(tmp_path / "a.bmp")
     with pytest.raises(Dav2Error, match="unknown format 'tiff': use one of color, gray"):
         depth.save(tmp_path / "a.png", format="tiff")
+    with pytest.raises(Dav2Error, match=r"a\.jpg: color is written as \.png"):
+        depth.save(tmp_path / "a.jpg", format="color")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -229,6 +229,8 @@ def test_impossible_requests_stop_before_the_first_photo(arguments, message, pho
     (tmp_path / "file").touch()
     with pytest.raises(Dav2Error, match="is a file: name a folder with --out"):
         predict_files(lambda: streamed(never), inputs_of(photos), tmp_path / "file", ["npy"])
+    with pytest.raises(Dav2Error, match=r"file/below: cannot be written \(Not a directory\): choose another --out"):
+        predict_files(lambda: streamed(never), inputs_of(photos), tmp_path / "file/below", ["npy"])
 
 
 def test_an_output_folder_blocked_by_a_file_fails_its_photos_only(photos, tmp_path):

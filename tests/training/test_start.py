@@ -8,6 +8,7 @@ import pytest
 
 from dav2_jax import checkpoint
 from dav2_jax.data.source import Source
+from dav2_jax.errors import Dav2Error
 from dav2_jax.training import start
 from dav2_jax.training.recipe import Recipe
 
@@ -65,3 +66,11 @@ def test_the_licence_of_the_weights_is_carried_on(tmp_path, tiny):
     assert start.licence(dataclasses.replace(recipe, weights=None)).startswith("yours")
     gone = dataclasses.replace(recipe, weights="/no/where.ckpt")
     assert start.licence(gone) == "that of /no/where.ckpt, from which it was trained"
+
+
+def test_a_run_is_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Dav2Error, match="file: is a file: name a folder with --out"):
+        start.settle_folder(tmp_path / "file", Recipe())
+    with pytest.raises(Dav2Error, match=r"below: cannot be written \(Not a directory\): choose another --out"):
+        start.settle_folder(tmp_path / "file/below", Recipe())
