@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     A Dav2Error becomes one line and 2, Ctrl-C one line and 130, a bug one line and 70; `--debug` adds the traceback.
     When nobody reads the output any more (`dav2 models | head -1`) it ends without a word and with 141, as by SIGPIPE.
     """
-    if argv is None:
+    own_process = argv is None
+    if own_process:
         sys.unraisablehook = _where_nothing_can_be_raised
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         line, code = _last_words(error)
         print(f"dav2: {line}", file=sys.stderr)
+        if own_process and isinstance(error, KeyboardInterrupt):
+            _leave(code)
     return code
 
 
@@ -127,6 +130,16 @@ def _where_nothing_can_be_raised(unraisable, /) -> None:
         threading.Timer(0.02, _thread.interrupt_main).start()  # now, it would be raised here
     elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
+
+
+def _leave(code: int) -> None:
+    """Ends the process without taking the interpreter down first.
+
+    At Ctrl-C, JAX stops waiting for a compilation, but does not stop it. It would crash without its device.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _last_words(error: BaseException) -> tuple[str, int]:

@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -417,6 +419,20 @@ def test_a_reader_that_stops_ends_the_command_quietly():
         command.stdin.close()
         assert command.stderr.read() == ""
     assert command.returncode == 141
+
+
+def test_ctrl_c_while_xla_compiles_is_one_line_and_130():
+    """Not a crash at the end of Python, with a compilation still under way."""
+    command = [sys.executable, "-m", "dav2_jax.cli", "data", "preview", "procedural", "--count", "1"]
+    environment = os.environ | {"JAX_LOG_COMPILES": "1"}
+    allowed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  a shell may ignore it
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=allowed) as process:
+        while "conversion jit(_render)" not in (line := process.stderr.readline()):
+            assert line
+        time.sleep(0.2)  # compiling takes seconds
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().splitlines()[-1].startswith("dav2: interrupted")
+    assert process.returncode == 130
 
 
 def test_help_of_predict_explains_every_format_and_flag(capsys):
