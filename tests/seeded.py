@@ -35,7 +35,7 @@ def tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     transposed = "resize_layers.0" in name or "resize_layers.1" in name
     fan_in = shape[0] if transposed else int(np.prod(shape[1:]))
     gain = 1.4 if "depth_head" in name else 1.0
-    return (gain / np.sqrt(fan_in) * x.astype(np.float64)).astype(np.float32)
+    return np.multiply(x, gain / np.sqrt(fan_in), out=x, dtype=np.float64, casting="unsafe")
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:

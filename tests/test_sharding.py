@@ -28,7 +28,7 @@ def predict(folder: Path, out: str, *options: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", program, *line.split(), *options],
         cwd=folder,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

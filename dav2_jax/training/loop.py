@@ -193,11 +193,14 @@ def _stop_if_not_finite(behind: tuple[dict[str, jax.Array], jax.Array] | None, l
     )
 
 
+_apply = jax.jit(depth_anything.apply, static_argnums=(0, 3))
+
+
 def _picture(journal: Journal, number: int, config, params, shown: dict[str, jax.Array], dtype) -> None:
     if jax.process_count() > 1:
         return  # rows lie on several hosts
     some = {name: jnp.asarray(np.asarray(array)[:PICTURES]) for name, array in shown.items()}
-    maps = depth_anything.apply(config, params, strong.network_input(some["image"]), dtype)
+    maps = _apply(config, params, strong.network_input(some["image"]), dtype)
     valid = some["valid"]
     if config.kind == "metric":
         maps = 1 / jnp.maximum(maps, 1e-3)

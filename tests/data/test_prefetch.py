@@ -150,7 +150,7 @@ def test_two_hosts_of_four_devices_see_what_one_of_eight_sees(tmp_path):
 
     def start(out: str, devices: int, *place: str) -> subprocess.Popen:
         environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1",
             "PYTHONPATH": str(Path(__file__).parents[1]),
         }
         return subprocess.Popen([sys.executable, "-c", PROGRAM, out, *place], env=environment, cwd=tmp_path)

@@ -14,7 +14,10 @@ PROGRAM = "import sys; from dav2_jax.cli import main; sys.exit(main())"
 
 
 def test_programs_are_kept_for_the_next_process(tmp_path):
-    environment = os.environ | {"DAV2_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    environment = os.environ | {
+        "DAV2_CACHE": str(tmp_path / "cache"),
+        "XLA_FLAGS": "--xla_backend_optimization_level=1",
+    }
     del environment["JAX_COMPILATION_CACHE_DIR"]
     line = "predict in.png --model untrained-nano --input-size 28 --format npy"
     Image.new("RGB", (40, 30), (90, 30, 200)).save(tmp_path / "in.png")
