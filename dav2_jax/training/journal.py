@@ -31,7 +31,7 @@ class Journal:
         if not speaks:
             return
         path = run / "metrics.jsonl"
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
+        kept = [line for line in _lines(path) if _step(line) <= start]
         with atomic(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
@@ -91,4 +91,13 @@ def _lines(path: Path) -> list[str]:
     """Whole lines: the last may have been cut off by a crash."""
     if not path.exists():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _step(line: str) -> float:
+    """Of a line of `note`; infinite for one that a crash of the machine left as zeros, which is so taken back too."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -63,9 +63,7 @@ def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
         if not recipe.strong:
             return batch | {"image": strong.network_input(batch["image"])}
         images = strong.photometric(batch["image"], batch["seed"])
-        if (
-            recipe.loss == "silog"
-        ):  # two scenes have no common scale to be told apart by a metric loss, so none are mixed
+        if recipe.loss == "silog":  # a metric loss cannot give each region a scale of its own, so no scenes are mixed
             return batch | {"image": strong.network_input(images)}
         mixed = strong.cutmix(images, batch["seed"])
         partner = strong.of_partner(batch["disparity"]), strong.of_partner(batch["valid"])
