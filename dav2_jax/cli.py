@@ -155,7 +155,3 @@ def _last_words(error: BaseException) -> tuple[str, int]:
         return f"error: this needs {error.name}: pip install 'dav2-jax[train]'", 2
     text = (str(error).splitlines() or ["no message"])[0]
     return f"unexpected {type(error).__name__}: {text}: run again with --debug to see where", 70
-
-
-if __name__ == "__main__":
-    sys.exit(main())

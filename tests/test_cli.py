@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import dav2_jax
+from dav2_jax import __main__ as started
 from dav2_jax import cli, hub
 from dav2_jax.convert.recognise import Told
 from dav2_jax.errors import Dav2Error
@@ -420,6 +421,18 @@ def test_a_reader_that_stops_ends_the_command_quietly():
         command.stdin.close()
         assert command.stderr.read() == ""
     assert command.returncode == 141
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line_and_130(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "dav2_jax.cli")
+    monkeypatch.delattr(dav2_jax, "cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted()])
+    assert started.main() == 130
+    assert capsys.readouterr().err == "dav2: interrupted\n"
 
 
 def test_ctrl_c_while_xla_compiles_is_one_line_and_130():

@@ -49,7 +49,7 @@ def test_no_network_is_one_line(tmp_path):
         "HF_ENDPOINT": "http://127.0.0.1:9",
     }
     environment.pop("HF_HUB_OFFLINE")
-    command = [sys.executable, "-m", "dav2_jax.cli", "convert", "small", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "dav2_jax", "convert", "small", str(tmp_path / "out")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()

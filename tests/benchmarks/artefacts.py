@@ -49,7 +49,7 @@ def make_exports(folder: Path, python: Path) -> str | None:
 
 
 def _dav2(*arguments) -> None:
-    command = [sys.executable, "-m", "dav2_jax.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "dav2_jax", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
