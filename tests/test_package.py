@@ -69,4 +69,5 @@ def test_convert_and_configs_ship_inside_the_package(tmp_path):
     assets = [file for file in (root / "dav2_jax/assets").rglob("*") if file.is_file() and file.suffix != ".pyc"]
     assert {str(file.relative_to(root)) for file in assets} <= names
     assert {"dav2_jax/assets/room.jpg", "dav2_jax/assets/nano.ckpt/config.json", "dav2_jax/assets/nano.md"} <= names
+    assert {f"dav2_jax/native/{file.name}" for file in (root / "dav2_jax/native").iterdir() if file.is_file()} <= names
     assert not [name for name in names if name.startswith(("convert/", "configs/", "tests/"))]

@@ -39,13 +39,13 @@ class LayerNorm(nnx.Module):
 
 
 class LayerScale(nnx.Module):
-    """One learned factor a channel, applied once to the output of a residual branch."""
+    """One learned factor a channel, applied once to the output of a residual branch, whose last layer it is told."""
 
     def __init__(self, width: int):
         self.gamma = nnx.Param(jnp.ones(width))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x * self.gamma[...].astype(x.dtype)[None, None]
+    def __call__(self, x: jax.Array, residual: jax.Array, last: Linear) -> jax.Array:
+        return ops.linear_residual(x, residual, last.kernel[...], last.bias[...], self.gamma[...])
 
 
 class PatchEmbed(nnx.Module):
@@ -63,7 +63,7 @@ class PatchEmbed(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention; one projection makes queries, keys and values, in this order."""
+    """Multi-head self-attention up to its last layer, `proj`; one projection makes queries, keys and values."""
 
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
         self.heads = heads
@@ -71,22 +71,22 @@ class Attention(nnx.Module):
         self.proj = Linear(width, width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.proj(ops.self_attention(self.qkv(x), self.heads))
+        return ops.self_attention(self.qkv(x), self.heads)
 
 
 class Mlp(nnx.Module):
-    """Feed-forward of S, B and L."""
+    """Feed-forward of S, B and L, up to its last layer."""
 
     def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
         self.fc1 = Linear(width, hidden, rngs)
         self.fc2 = Linear(hidden, width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(ops.gelu(self.fc1(x)))
+        return ops.linear_gelu(x, self.fc1.kernel[...], self.fc1.bias[...])
 
 
 class SwiGLU(nnx.Module):
-    """Feed-forward of G: one projection makes gate and value, in this order."""
+    """Feed-forward of G, up to its last layer: one projection makes gate and value, in this order."""
 
     def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
         self.w12 = Linear(width, 2 * hidden, rngs)
@@ -94,7 +94,7 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         gate, value = jnp.split(self.w12(x), 2, axis=-1)
-        return self.w3(jax.nn.silu(gate) * value)
+        return jax.nn.silu(gate) * value
 
 
 class Block(nnx.Module):
@@ -111,9 +111,10 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         with jax.named_scope("attention"):
-            x = x + self.ls1(self.attn(self.norm1(x)))
+            x = self.ls1(self.attn(self.norm1(x)), x, self.attn.proj)
         with jax.named_scope("feed-forward"):
-            return fence(x + self.ls2(self.mlp(self.norm2(x))))
+            last = self.mlp.fc2 if isinstance(self.mlp, Mlp) else self.mlp.w3
+            return fence(self.ls2(self.mlp(self.norm2(x)), x, last))
 
 
 class DinoV2(nnx.Module):

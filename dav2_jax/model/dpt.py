@@ -23,9 +23,10 @@ class Conv(nnx.Module):
             nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound)) if bias else None
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, relu: bool = False, add: jax.Array | None = None) -> jax.Array:
+        """relu: of x first; add: to the result."""
         bias = None if self.bias is None else self.bias[...]
-        return ops.conv(x, self.kernel[...], bias, stride=self.stride)
+        return ops.conv(x, self.kernel[...], bias, stride=self.stride, relu=relu, add=add)
 
 
 class ConvTranspose(nnx.Module):
@@ -54,7 +55,7 @@ class ResidualConvUnit(nnx.Module):
         self.conv2 = Conv(features, features, 3, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.conv2(jax.nn.relu(self.conv1(jax.nn.relu(x))))
+        return self.conv2(self.conv1(x, relu=True), relu=True, add=x)
 
 
 class FeatureFusionBlock(nnx.Module):

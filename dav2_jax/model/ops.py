@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dav2_jax.model import attention_tpu, remat, resize_conv_tpu, tpu_kernel
+from dav2_jax.model import attention_tpu, cpu_kernel, remat, resize_conv_tpu, tpu_kernel
 from dav2_jax.resize import ResizeTaps, linear_taps
 from dav2_jax.resize import cubic_taps as cubic_taps  # beside the other ops for those who use it
 
@@ -21,12 +21,40 @@ LAYER_NORM_EPS = 1e-6
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """x [..., I] @ kernel [I, O] + bias [O]."""
+    return remat.product(cpu_kernel.choose(cpu_kernel.linear, plain_linear, x, kernel, bias))
+
+
+def plain_linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, then_gelu: bool = False) -> jax.Array:
     dims = (((x.ndim - 1,), (0,)), ((), ()))
     dot = functools.partial(
         lax.dot_general, dimension_numbers=dims, precision=PRECISION, preferred_element_type=jnp.float32
     )
     y = _product(dot, x, kernel.astype(x.dtype))
-    return remat.product((y + jnp.expand_dims(bias, range(x.ndim - 1)).astype(jnp.float32)).astype(x.dtype))
+    y = (y + jnp.expand_dims(bias, range(x.ndim - 1)).astype(jnp.float32)).astype(x.dtype)
+    return gelu(remat.product(y)) if then_gelu else y
+
+
+def linear_gelu(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """gelu(linear(x, kernel, bias))"""
+    return cpu_kernel.choose(cpu_kernel.linear, plain_linear, x, kernel, bias, then_gelu=True)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact one, with erf: PyTorch's default, not JAX's."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def linear_residual(
+    x: jax.Array, residual: jax.Array, kernel: jax.Array, bias: jax.Array, gamma: jax.Array
+) -> jax.Array:
+    """residual + gamma * linear(x, kernel, bias): x [..., I], residual [..., O], kernel [I, O], bias and gamma [O]."""
+    arguments = (x, residual, kernel, bias, gamma)
+    return cpu_kernel.choose(cpu_kernel.linear_residual, plain_linear_residual, *arguments, maps=2)
+
+
+def plain_linear_residual(x, residual, kernel, bias, gamma) -> jax.Array:
+    y = remat.product(plain_linear(x, kernel, bias))
+    return residual + y * jnp.expand_dims(gamma.astype(x.dtype), range(x.ndim - 1))
 
 
 def _product(multiply, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -50,32 +78,36 @@ def _einsum(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Over the last axis, in float32. Two passes: DINOv2 has tokens of large norm, where E[x^2] - E[x]^2 cancels."""
+    if x.shape[-1] % cpu_kernel.LANES_AT_MOST:
+        return plain_layer_norm(x, scale, bias)
+    return cpu_kernel.choose(cpu_kernel.layer_norm, plain_layer_norm, x, scale, bias, eps=LAYER_NORM_EPS)
+
+
+def plain_layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float = LAYER_NORM_EPS) -> jax.Array:
     x32 = x.astype(jnp.float32)
     centred = x32 - x32.mean(-1, keepdims=True)
-    normal = centred * lax.rsqrt((centred**2).mean(-1, keepdims=True) + LAYER_NORM_EPS)
+    normal = centred * lax.rsqrt((centred**2).mean(-1, keepdims=True) + eps)
     lead = range(x.ndim - 1)
     y = normal * jnp.expand_dims(scale, lead).astype(jnp.float32) + jnp.expand_dims(bias, lead).astype(jnp.float32)
     return y.astype(x.dtype)
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact one, with erf: PyTorch's default, not JAX's."""
-    return jax.nn.gelu(x, approximate=False)
-
-
 def self_attention(qkv: jax.Array, heads: int) -> jax.Array:
     """Packed queries, keys and values [B, N, 3 D], in this order -> softmax attention [B, N, D], unmasked."""
-
-    def plain(qkv):
-        batch, n, packed = qkv.shape
-        q, k, v = qkv.reshape(batch, n, 3, heads, packed // 3 // heads).transpose(2, 0, 3, 1, 4)  # [3, B, K, N, C]
-        return attention(q, k, v).transpose(0, 2, 1, 3).reshape(batch, n, packed // 3)
-
+    usual = functools.partial(cpu_kernel.choose, cpu_kernel.attention, plain_self_attention, heads=heads)
     if not attention_tpu.supports(qkv, heads):
-        return plain(qkv)
+        return usual(qkv)
+    plain = functools.partial(plain_self_attention, heads=heads)
     kernel = functools.partial(attention_tpu.attention, heads=heads)
     gradient = functools.partial(attention_tpu.gradient, heads=heads) if attention_tpu.supports_gradient(qkv) else None
-    return lax.platform_dependent(qkv, tpu=tpu_kernel.operation(kernel, plain, gradient), default=plain)
+    return lax.platform_dependent(qkv, tpu=tpu_kernel.operation(kernel, plain, gradient), default=usual)
+
+
+def plain_self_attention(qkv: jax.Array, heads: int) -> jax.Array:
+    """`self_attention` in XLA's operations."""
+    batch, n, packed = qkv.shape
+    q, k, v = qkv.reshape(batch, n, 3, heads, packed // 3 // heads).transpose(2, 0, 3, 1, 4)  # [3, B, K, N, C]
+    return attention(q, k, v).transpose(0, 2, 1, 3).reshape(batch, n, packed // 3)
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -135,13 +167,33 @@ def _by_block(q: jax.Array, k: jax.Array, v: jax.Array, block: int) -> jax.Array
     return out.reshape(batch, heads, blocks * size, channels)[:, :, :n]
 
 
-def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int = 1) -> jax.Array:
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    *,
+    stride: int = 1,
+    relu: bool = False,
+    add: jax.Array | None = None,
+) -> jax.Array:
     """Square convolution with PyTorch's padding (k - 1) / 2 on every side; kernel [k, k, I, O].
 
+    relu: of x first; add: something of the shape of the result, which is added to it.
     Written-out padding, because "SAME" pads (0, 1) where PyTorch pads (1, 1) when the stride is 2 and the side even.
     """
     if bias is not None and kernel.shape[0] == kernel.shape[3] == stride == 1:
         return linear(x, kernel[0, 0], bias)  # as a convolution, 25 ms and not 11 with jax 0.10.2 on a CPU
+    operands = (kernel, jnp.zeros(kernel.shape[3], kernel.dtype) if bias is None else bias)
+    operands = operands if add is None else (add, *operands)
+    how = {"stride": stride, "relu": relu, "add": add is not None}
+    if not cpu_kernel.has_conv(kernel, **how):
+        return plain_conv(x, *operands, **how)
+    return cpu_kernel.choose(cpu_kernel.conv, plain_conv, x, *operands, maps=1 + how["add"], **how)
+
+
+def plain_conv(x: jax.Array, *operands: jax.Array, stride: int, relu: bool, add: bool) -> jax.Array:
+    """operands: what is added, if `add`; kernel [k, k, I, O]; bias [O]."""
+    kernel, bias = operands[add:]
     pad = (kernel.shape[0] - 1) // 2
 
     def convolve(x_, kernel_):
@@ -156,10 +208,9 @@ def conv(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, stride: int
         )
         return y.astype(x.dtype)
 
-    y = _product(convolve, x, kernel.astype(x.dtype))
-    if bias is not None:
-        y = (y.astype(jnp.float32) + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype)
-    return remat.product(y)
+    y = _product(convolve, jax.nn.relu(x) if relu else x, kernel.astype(x.dtype))
+    y = remat.product((y.astype(jnp.float32) + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype))
+    return y + operands[0] if add else y
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -169,10 +220,10 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Arra
     """
     batch, height, width, _ = x.shape
     k, _, _, out = kernel.shape
-    kernel = kernel.astype(x.dtype)
-    tiles = _einsum("bhwc,ijco->bhiwjo", x, kernel)
-    tiles = (tiles + bias.astype(jnp.float32)[None, None, None, None, None]).astype(x.dtype)
-    return remat.product(tiles.reshape(batch, height * k, width * k, out))
+    channels = kernel.shape[2]
+    tiles = linear(x, kernel.transpose(2, 0, 1, 3).reshape(channels, k * k * out), jnp.tile(bias, k * k))
+    tiles = tiles.reshape(batch, height, width, k, k, out).transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(batch, height * k, width * k, out)
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:
@@ -219,14 +270,21 @@ def resize_conv(x: jax.Array, height: int, width: int, kernel: jax.Array, bias: 
 
     last: kernel [1, 1, O, 1] and bias [1] of another `conv` after a ReLU; the result is [B, height, width] float32.
     """
-
-    def plain(x, kernel, bias, *last):
-        y = conv(resize_bilinear(x, height, width), kernel, bias)
-        return conv(jax.nn.relu(y), *last)[..., 0].astype(jnp.float32) if last else y
-
+    size = {"height": height, "width": width}
+    usual = functools.partial(cpu_kernel.choose, cpu_kernel.resize_conv, plain_resize_conv, **size)
     rows, columns = linear_taps(x.shape[1], height), linear_taps(x.shape[2], width)
     plan = resize_conv_tpu.plan(x, rows, columns, kernel.shape[3])
     if plan is None:
-        return plain(x, kernel, bias, *last)
+        return usual(x, kernel, bias, *last)
+    plain = functools.partial(plain_resize_conv, **size)
     kernel_of_tpu = tpu_kernel.operation(functools.partial(resize_conv_tpu.resize_conv, plan=plan), plain)
-    return lax.platform_dependent(x, kernel, bias, *last, tpu=kernel_of_tpu, default=plain)
+    return lax.platform_dependent(x, kernel, bias, *last, tpu=kernel_of_tpu, default=usual)
+
+
+def plain_resize_conv(x: jax.Array, *weights: jax.Array, height: int, width: int) -> jax.Array:
+    how = {"stride": 1, "relu": False, "add": False}
+    y = plain_conv(resize_bilinear(x, height, width), *weights[:2], **how)
+    if not weights[2:]:
+        return y
+    kernel, bias = weights[2:]
+    return plain_linear(jax.nn.relu(y), kernel[0, 0], bias)[..., 0].astype(jnp.float32)

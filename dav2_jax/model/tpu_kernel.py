@@ -52,14 +52,17 @@ def operation(kernel: Callable, plain: Callable, gradient: Callable | None = Non
     return differentiable
 
 
-def _lower(context, *arguments, kernel, plain):
-    """Decides when the program is made for its devices, and not when it is traced: only then are they known."""
+def on_one_device(context: mlir.LoweringRuleContext) -> bool:
+    """Whether an operation that is lowered will see whole arrays: on one device, or in a shard_map over all axes."""
     over = context.module_context.axis_context
     if isinstance(over, mlir.SPMDAxisContext):
-        alone = over.manual_axes == frozenset(over.mesh.axis_names)  # in a shard_map over all axes
-    else:
-        alone = getattr(over, "num_devices", 1) == 1
-    chosen = jaxpr_as_fun(kernel if alone else plain)
+        return over.manual_axes == frozenset(over.mesh.axis_names)
+    return getattr(over, "num_devices", 1) == 1
+
+
+def _lower(context, *arguments, kernel, plain):
+    """Decides when the program is made for its devices, and not when it is traced: only then are they known."""
+    chosen = jaxpr_as_fun(kernel if on_one_device(context) else plain)
     return mlir.lower_fun(chosen, multiple_results=True)(context, *arguments)
 
 
