@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax import aot, sharding
+from dav2_jax import aot, native, sharding
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
-from dav2_jax.model import depth_anything
+from dav2_jax.model import depth_anything, ops
 from dav2_jax.model.config import PATCH, PRESETS, ModelConfig
 from dav2_jax.model.flops import model_flops
-from dav2_jax.model.ops import PRECISION
 from dav2_jax.resize import check_input_size
 
 CEILING_SIDES = {"cpu": 2048}  # of the square matmul; 8192 elsewhere
@@ -177,7 +176,7 @@ def matmul_ceiling(dtype: str, side: int | None = None, runs: int = 5) -> float:
     """FLOP/s of one device in the product of two square matrices, as the model multiplies: the best of some runs."""
     side = side or CEILING_SIDES.get(jax.default_backend(), 8192)
     a = jax.random.normal(jax.random.key(0), (side, side), dtype)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision=PRECISION, preferred_element_type=jnp.float32).astype(dtype))
+    product = jax.jit(lambda a: ops.linear(a, a, jnp.zeros(side, dtype)))
     return 2 * side**3 / min(_seconds(lambda: product(a), runs))
 
 
@@ -195,8 +194,11 @@ def _seconds(call, runs: int) -> list[float]:
 def _timings(cases, size: int, dtype: str, runs: int, show: Callable) -> tuple[dict, list[dict]]:
     devices = jax.local_devices()
     ceiling = matmul_ceiling(dtype)
+    kernels = ""
+    if devices[0].platform == "cpu":
+        kernels = " with kernels in C++" if native.available() else " without a C++ compiler for its kernels"
     show(
-        f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}, {dtype}, {size} x {size} pixels, "
+        f"{len(devices)} x {devices[0].device_kind}{kernels}, jax {jax.__version__}, {dtype}, {size} x {size} pixels, "
         f"median and minimum of {runs} runs\n"
         f"a large {dtype} matmul reaches {ceiling / 1e12:.2f} TFLOP/s here; batch is for each device"
     )

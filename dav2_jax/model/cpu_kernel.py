@@ -1,7 +1,7 @@
 """The C++ kernels of `dav2_jax.native` as ordinary operations, where they are there, and XLA's where they are not.
 
-Each wrapper computes in float32 and returns the dtype of its input. What they promise is what `ops.py` says of the
-function that calls them; `plain` is that function in XLA's operations.
+Each wrapper rounds its kernel to the dtype of its input, computes in float32 and returns that dtype. What it promises
+is what `ops.py` says of the function that calls it; `plain` is that function in XLA's operations.
 """
 
 import functools
@@ -94,12 +94,20 @@ batching.primitive_batchers[_native] = _batch
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, then_gelu: bool = False) -> jax.Array:
     """x [..., I], kernel [I, O], bias [O] -> [..., O]."""
-    return _call("dav2_linear", (*x.shape[:-1], kernel.shape[1]), x.dtype, x, kernel, bias, after=np.int32(then_gelu))
+    return _call(
+        "dav2_linear",
+        (*x.shape[:-1], kernel.shape[1]),
+        x.dtype,
+        x,
+        kernel.astype(x.dtype),
+        bias,
+        after=np.int32(then_gelu),
+    )
 
 
 def linear_residual(x, residual, kernel, bias, gamma) -> jax.Array:
     """residual + gamma * (x @ kernel + bias): x [..., I], residual [..., O], kernel [I, O], bias and gamma [O]."""
-    return _call("dav2_linear_residual", residual.shape, x.dtype, x, residual, kernel, bias, gamma)
+    return _call("dav2_linear_residual", residual.shape, x.dtype, x, residual, kernel.astype(x.dtype), bias, gamma)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float) -> jax.Array:
@@ -129,7 +137,9 @@ def conv(x, *operands, stride: int, relu: bool, add: bool) -> jax.Array:
     height, width = (-(-side // stride) for side in x.shape[1:3])
     shape = (x.shape[0], height, width, kernel.shape[3])
     how = {"stride": np.int32(stride), "relu": np.bool_(relu)}
-    return _call("dav2_conv", shape, x.dtype, x, residual, kernel, bias, room=_kernel_room(kernel), **how)
+    return _call(
+        "dav2_conv", shape, x.dtype, x, residual, kernel.astype(x.dtype), bias, room=_kernel_room(kernel), **how
+    )
 
 
 def resize_conv(x, kernel, bias, *last, height: int, width: int) -> jax.Array:
@@ -142,10 +152,13 @@ def resize_conv(x, kernel, bias, *last, height: int, width: int) -> jax.Array:
     ]
     map_shape = (x.shape[0], height, width)
     if last:
-        weights, shape, dtype = jnp.concatenate([one.reshape(-1) for one in last]), map_shape, jnp.float32
+        weights = jnp.concatenate([last[0].astype(x.dtype).reshape(-1), last[1].astype(jnp.float32)], dtype=jnp.float32)
+        shape, dtype = map_shape, jnp.float32
     else:
         weights, shape, dtype = jnp.zeros(1), (*map_shape, kernel.shape[3]), x.dtype
-    return _call("dav2_conv_resized", shape, dtype, x, *taps, kernel, bias, weights, room=_kernel_room(kernel))
+    return _call(
+        "dav2_conv_resized", shape, dtype, x, *taps, kernel.astype(x.dtype), bias, weights, room=_kernel_room(kernel)
+    )
 
 
 def _call(name: str, shape, dtype, *arguments, room: int = 0, **how) -> jax.Array:

@@ -67,8 +67,10 @@ def _library(compiler: list[str]) -> Path:
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("DAV2_CACHE") or Path.home() / ".cache" / "dav2_jax") / "native"
     path = folder / f"{name}.so"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
+        raise PermissionError(f"others may write in {folder}")  # and what lies there is run
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with atomic(path) as temporary:
             _output(*command, str(SOURCES / "kernels.cc"), "-o", str(temporary))
     return path

@@ -65,3 +65,11 @@ def test_a_compiler_that_fails_in_the_middle_leaves_nothing(tmp_path):
     assert not found
     assert "cannot be built" in said
     assert not list((tmp_path / "native").iterdir())
+
+
+def test_a_library_that_others_could_have_written_is_not_loaded(tmp_path):
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native").chmod(0o777)
+    found, said = available(tmp_path, CXX="c++ -O0")
+    assert not found
+    assert f"others may write in {tmp_path / 'native'}" in said
