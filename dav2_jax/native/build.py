@@ -61,7 +61,7 @@ def _compiler() -> list[str] | None:
 def _library(compiler: list[str]) -> Path:
     """The compiled library. Its name depends on all that it was made from, this processor among them."""
     native = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
-    command = [compiler[0], *FLAGS, native, f"-I{jax.ffi.include_dir()}", *compiler[1:]]
+    command = [compiler[0], *FLAGS, native, *compiler[1:]]
     parts = [str(command), jax.lib.__version__, _output(compiler[0], "--version"), _processor()]
     parts += [path.read_text() for path in (*sorted(SOURCES.glob("*.h")), SOURCES / "kernels.cc")]
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -72,7 +72,7 @@ def _library(compiler: list[str]) -> Path:
         raise PermissionError(f"others may write in {folder}")  # and what lies there is run
     if not path.exists():
         with atomic(path) as temporary:
-            _output(*command, str(SOURCES / "kernels.cc"), "-o", str(temporary))
+            _output(*command, f"-I{jax.ffi.include_dir()}", str(SOURCES / "kernels.cc"), "-o", str(temporary))
     return path
 
 
