@@ -196,7 +196,7 @@ def _timings(cases, size: int, dtype: str, runs: int, show: Callable) -> tuple[d
     ceiling = matmul_ceiling(dtype)
     kernels = ""
     if devices[0].platform == "cpu":
-        kernels = " with kernels in C++" if native.available() else " without a C++ compiler for its kernels"
+        kernels = " with kernels in C++" if native.available() else " with XLA's kernels"
     show(
         f"{len(devices)} x {devices[0].device_kind}{kernels}, jax {jax.__version__}, {dtype}, {size} x {size} pixels, "
         f"median and minimum of {runs} runs\n"

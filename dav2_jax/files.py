@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _HOST = re.sub(r"[^\w.]", "_", platform.node()) or "host"  # a folder may be shared, and process numbers are not
 
 
+def cache_folder() -> Path:
+    """Where converted weights, compiled programs and kernels are kept: $DAV2_CACHE, or ~/.cache/dav2_jax."""
+    return Path(os.environ.get("DAV2_CACHE") or Path.home() / ".cache" / "dav2_jax")
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it becomes `path` when the block ends well and vanishes otherwise.

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dav2_jax.convert.recognise import APACHE, NON_COMMERCIAL, Told, settle
 from dav2_jax.errors import Dav2Error, did_you_mean
+from dav2_jax.files import cache_folder
 from dav2_jax.model.config import PRESETS, Kind, Taps
 
 
@@ -159,11 +160,6 @@ def _of_run(run: Path) -> Path:
     raise Dav2Error(
         f"{run}: this training run has no weights yet: go on with it, or stop it with Ctrl-C, which keeps them"
     )
-
-
-def cache_folder() -> Path:
-    """Where converted weights are kept: $DAV2_CACHE, or ~/.cache/dav2_jax."""
-    return Path(os.environ.get("DAV2_CACHE") or Path.home() / ".cache" / "dav2_jax")
 
 
 def fetch(name: str) -> Path:

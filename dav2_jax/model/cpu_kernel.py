@@ -17,7 +17,7 @@ from dav2_jax import native
 from dav2_jax.model.tpu_kernel import on_one_device
 from dav2_jax.resize import linear_taps
 
-LANES_AT_MOST = 32  # columns of a panel in the kernels; that of AVX-512
+PANEL = 32  # columns that the kernels' tiles take at once, at most: those of AVX-512
 
 
 def choose(kernel: Callable, plain: Callable, *arguments: jax.Array, maps: int = 1, **how) -> jax.Array:
@@ -111,7 +111,7 @@ def linear_residual(x, residual, kernel, bias, gamma) -> jax.Array:
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float) -> jax.Array:
-    """x [..., D], scale and bias [D] -> [..., D]; D a multiple of LANES_AT_MOST."""
+    """x [..., D], scale and bias [D] -> [..., D]; D a multiple of PANEL."""
     return _call("dav2_layer_norm", x.shape, x.dtype, x, scale, bias, eps=np.float32(eps))
 
 
@@ -119,7 +119,7 @@ def attention(qkv: jax.Array, *, heads: int) -> jax.Array:
     """[B, N, 3 D] -> [B, N, D]."""
     batch, n, packed = qkv.shape
     channels = packed // 3 // heads
-    keys = n + 256 + 2 * LANES_AT_MOST * (n // 256 + 1)  # at most, each block being rounded up
+    keys = n + 256 + 2 * PANEL * (n // 256 + 1)  # at most, each block being rounded up
     room = heads * keys * (channels + _rounded(channels))
     return _call("dav2_attention", (batch, n, packed // 3), qkv.dtype, qkv, heads=np.int32(heads), room=room)
 
@@ -173,4 +173,4 @@ def _kernel_room(kernel: jax.Array) -> int:
 
 
 def _rounded(columns: int) -> int:
-    return -(-columns // LANES_AT_MOST) * LANES_AT_MOST
+    return -(-columns // PANEL) * PANEL

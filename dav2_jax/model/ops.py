@@ -78,7 +78,7 @@ def _einsum(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Over the last axis, in float32. Two passes: DINOv2 has tokens of large norm, where E[x^2] - E[x]^2 cancels."""
-    if x.shape[-1] % cpu_kernel.LANES_AT_MOST:
+    if x.shape[-1] % cpu_kernel.PANEL:
         return plain_layer_norm(x, scale, bias)
     return cpu_kernel.choose(cpu_kernel.layer_norm, plain_layer_norm, x, scale, bias, eps=LAYER_NORM_EPS)
 

@@ -7,17 +7,14 @@
 #include "parallel.h"
 #include "tile.h"
 
-constexpr size_t kQueries = 96 / kRows * kRows;
+constexpr size_t kQueries = kChunk;
 constexpr size_t kKeys = 256;
 
-inline size_t even_block(size_t n, size_t largest, size_t multiple) {
-  const size_t blocks = (n + largest - 1) / largest;
-  return round_up((n + blocks - 1) / blocks, multiple);
-}
+inline size_t block_of_keys(size_t n) { return round_up(even_part(n, kKeys), kColumns); }
 
 // Packed keys and values of one head: [padded keys] * channels floats each.
 inline size_t packed_floats(size_t n, size_t channels) {
-  const size_t block = even_block(n, kKeys, kColumns);
+  const size_t block = block_of_keys(n);
   return round_up(n, block) * (channels + round_up(channels, kColumns));
 }
 
@@ -25,7 +22,7 @@ inline size_t packed_floats(size_t n, size_t channels) {
 inline void attention(xla::ffi::ThreadPool& pool, const float* qkv, float* out, float* packed, size_t batch, size_t n,
                       size_t heads, size_t channels) {
   const size_t width = heads * channels, stride = 3 * width, wide = round_up(channels, kColumns);
-  const size_t block = even_block(n, kKeys, kColumns), padded = round_up(n, block), blocks = padded / block;
+  const size_t block = block_of_keys(n), padded = round_up(n, block), blocks = padded / block;
   const size_t room = packed_floats(n, channels);
   const size_t query_blocks = (n + kQueries - 1) / kQueries;
   const float scale = 1 / std::sqrt(static_cast<float>(channels));

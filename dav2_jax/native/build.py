@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from dav2_jax.files import atomic
+from dav2_jax.files import atomic, cache_folder
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-w")
@@ -65,7 +65,7 @@ def _library(compiler: list[str]) -> Path:
     parts = [str(command), jax.lib.__version__, _output(compiler[0], "--version"), _processor()]
     parts += [path.read_text() for path in (*sorted(SOURCES.glob("*.h")), SOURCES / "kernels.cc")]
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("DAV2_CACHE") or Path.home() / ".cache" / "dav2_jax") / "native"
+    folder = cache_folder() / "native"
     path = folder / f"{name}.so"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:

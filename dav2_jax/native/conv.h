@@ -5,7 +5,7 @@
 #include "parallel.h"
 #include "tile.h"
 
-// An optional bilinear resize before the convolution: row i is (1 - weight) * row index[2 i] + weight * row index[2 i + 1].
+// An optional bilinear resize before the convolution: row i is the sum over k = 0, 1 of weight[i, k] * row index[i, k].
 struct Taps {
   const int32_t* index;  // [size, 2]
   const float* weight;   // [size, 2]
@@ -20,7 +20,7 @@ struct Conv {
   const float* residual = nullptr;   // [batch, tall, wide, out], added
   const Taps* rows = nullptr;        // both or none; then stride is 1, and tall, wide the size that is resized to
   const Taps* columns = nullptr;
-  const float* last = nullptr;       // [out + 1]: weights and bias of a 1 x 1 convolution to one channel, after the ReLU
+  const float* last = nullptr;       // [out + 1]: after a ReLU, weights and bias of a 1 x 1 convolution to one channel
 };
 
 // Row `y` of the padded map that the kernel slides over, [width + 2, in]; zeros outside of the map.

@@ -50,7 +50,7 @@ inline void linear(xla::ffi::ThreadPool& pool, const float* x, const float* w, f
                    size_t columns, const Finish& finish) {
   const size_t blocks = (columns + kBlock - 1) / kBlock;
   const size_t wanted = 4 * std::max<int64_t>(1, pool.num_threads());
-  const size_t parts = std::clamp<size_t>(wanted / blocks, 1, (rows + 255) / 256);
+  const size_t parts = std::clamp<size_t>(wanted / blocks, 1, rows / 256 + 1);
   const size_t part = round_up((rows + parts - 1) / parts, kRows);
 
   parallel(pool, blocks * parts, [&](size_t task) {

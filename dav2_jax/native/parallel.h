@@ -18,7 +18,7 @@ void parallel(xla::ffi::ThreadPool& pool, size_t tasks, const Run& run) {
     std::condition_variable finished;
   };
   const auto shared = std::make_shared<Shared>();
-  const auto work = [shared, tasks, &run] {
+  auto work = [shared, tasks, &run] {
     for (size_t task; (task = shared->next.fetch_add(1)) < tasks;) {
       run(task);
       if (shared->done.fetch_add(1) + 1 == tasks) {
@@ -28,7 +28,10 @@ void parallel(xla::ffi::ThreadPool& pool, size_t tasks, const Run& run) {
     }
   };
   const size_t threads = std::max<int64_t>(1, pool.num_threads());
-  for (size_t helper = 1; helper < std::min(threads, tasks); helper++) pool.Schedule(std::remove_cv_t<decltype(work)>(work));
+  for (size_t helper = 1; helper < std::min(threads, tasks); helper++) {
+    auto copy = work;
+    pool.Schedule(std::move(copy));
+  }
   work();
   for (int spin = 0; spin < 4096; spin++)  // tasks end at about the same time: cheaper than sleeping
     if (shared->done.load() == tasks) return;

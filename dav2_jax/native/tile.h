@@ -103,7 +103,7 @@ constexpr size_t kChunk = 96 / kRows * kRows;
 // The depth of one pass: a panel of 24 kB stays in the first-level cache while all rows of a chunk meet it.
 constexpr size_t kDepth = 6144 / kColumns;
 
-// Into how many passes, and how deep, a product is cut.
+// The size of each part when n is cut into the fewest parts of at most `largest`, all about the same.
 inline size_t even_part(size_t n, size_t largest) {
   const size_t parts = (n + largest - 1) / largest;
   return (n + parts - 1) / parts;

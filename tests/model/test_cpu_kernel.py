@@ -73,7 +73,7 @@ def test_layer_norm(width):
     assert (
         error(ops.layer_norm(x, scale, bias), exact * scale + bias) < 1e-5
     )  # of an offset of 100, two digits are lost
-    assert error(ops.layer_norm(x - 100, scale, bias), exact * scale + bias) < 1e-5
+    assert error(ops.layer_norm(x - 100, scale, bias), exact * scale + bias) < TOLERANCE
 
 
 @pytest.mark.parametrize(
