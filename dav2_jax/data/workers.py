@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import multiprocessing
 import os
 import queue
 import re
@@ -24,7 +25,7 @@ from typing import Any
 
 from dav2_jax.errors import Dav2Error
 
-PATIENCE = 5.0  # seconds in which a worker should finish the batch it is reading, when all are told to stop
+PATIENCE = 5.0  # seconds in which at least one more worker should end, once they are told to stop
 CHECK = 0.2  # seconds between a worker's looks at whether it is still wanted
 
 
@@ -107,11 +108,21 @@ class _Closing:
 
     def __call__(self) -> None:
         self._spent.put(None)
-        self._thread.join(PATIENCE)
+        # Grain ends them one after another, which takes a busy machine a while. What a worker has read and nobody
+        # cleared is lost with it when it ends itself, and its shared memory with that.
+        before, left = None, _children()
+        while self._thread.is_alive() and left != before:
+            self._thread.join(PATIENCE)
+            before, left = left, _children()
         if self._lease is not None:
             with contextlib.suppress(OSError):
                 self._lease.rmdir()  # any worker that is left ends within CHECK seconds, and Grain sees that it has
         self._thread.join()
+
+
+def _children() -> int:
+    """Processes of multiprocessing that this program has started and that have not ended."""
+    return len(multiprocessing.active_children())
 
 
 def _empty_then_close(spent: queue.SimpleQueue, results, turn: threading.Lock) -> None:

@@ -83,11 +83,11 @@ def test_no_worker_and_no_zombie_is_left(tmp_path, way, workers, code):
         assert job.stdout.readline() == "now\n"
         os.killpg(job.pid, signal.SIGINT)
     try:
-        _, err = job.communicate(timeout=30)
+        _, err = job.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         assert way == "Ctrl-C"  # pressed again: Python drops the one that falls into a finaliser
         os.killpg(job.pid, signal.SIGINT)
-        _, err = job.communicate(timeout=30)
+        _, err = job.communicate(timeout=60)
     assert [state(pid) for pid in pids] == [None] * workers
     assert job.returncode == code
     assert err.count("Traceback") == (code != 0), err  # of the program itself: workers say nothing
