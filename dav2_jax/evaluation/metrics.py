@@ -89,17 +89,18 @@ def mean(total: Scores) -> dict[str, float]:
 
 
 def align_affine(disparity: Array, depth: Array, valid: Array, max_depth: float | None = None) -> Array:
-    """float32 [B, H, W]: depth 1 / max(s * disparity + t, 1 / max_depth), where s and t fit each image best.
+    """[B, H, W]: depth 1 / max(s * disparity + t, 1 / max_depth), where s and t fit each image best.
 
     disparity  as predicted, up to a scale and a shift
     depth      as known, in metres or any other unit; the result is in it
     max_depth  None: the largest known depth of the image, as MoGe. `evaluation.align` lists the other conventions
 
     s and t are those of `align.least_squares` for the target 1 / depth, over all known pixels of an image, here for
-    batches on the device, in float32 on centred values. Two cases that are errors there: a constant disparity gets
-    s = 0, the mean for all pixels; an image without known depth gets 1 everywhere.
+    batches on the device, in float32 (float64 if the disparity is) on centred values. Two cases that are errors there:
+    a constant disparity gets s = 0, the mean for all pixels; an image without known depth gets 1 everywhere.
     """
-    disparity, depth = (jnp.asarray(a, jnp.float32) for a in (disparity, depth))
+    dtype = jnp.promote_types(jnp.asarray(disparity).dtype, jnp.float32)
+    disparity, depth = (jnp.asarray(a, dtype) for a in (disparity, depth))
     known = _known(depth, valid)
     count = jnp.maximum(jnp.sum(known, axis=(1, 2), keepdims=True), 1)
 
@@ -118,7 +119,7 @@ def align_affine(disparity: Array, depth: Array, valid: Array, max_depth: float 
     if max_depth is None:
         farthest = jnp.max(jnp.where(known, depth, 0), axis=(1, 2), keepdims=True)
     else:
-        farthest = jnp.full(count.shape, max_depth, jnp.float32)
+        farthest = jnp.full(count.shape, max_depth, dtype)
     farthest = jnp.where(known.any((1, 2), keepdims=True), farthest, 1)
     fitted = slope * centred + level
     return 1 / jnp.maximum(fitted, 1 / farthest)

@@ -142,6 +142,25 @@ def conv(x, *operands, stride: int, relu: bool, add: bool) -> jax.Array:
     )
 
 
+def kept(x: jax.Array) -> jax.Array:
+    """x, which XLA then computes once and keeps."""
+    same = jax.ffi.ffi_call("dav2_kept", jax.ShapeDtypeStruct(x.shape, jnp.float32), input_output_aliases={0: 0})
+    return same(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x [B, H, W, I], kernel [3, 3, I, O] -> [B, H, W, O]: `conv` and nothing else."""
+    return conv(x, kernel, jnp.zeros(kernel.shape[3]), stride=1, relu=False, add=False)
+
+
+def conv_kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+    """Of the sum of g * convolution(x, kernel), by the kernel: x [B, H, W, I], g [B, H, W, O] -> [3, 3, I, O]."""
+    shape = (3, 3, x.shape[3], g.shape[3])
+    floats = 9 * x.shape[3] * _rounded(g.shape[3])
+    parts = max(2, min(32, x.shape[0] * x.shape[1], 2**24 // floats))  # up to 64 MB of sums
+    return _call("dav2_conv_kernel_gradient", shape, x.dtype, x, g, parts=np.int32(parts), room=parts * floats)
+
+
 def resize_conv(x, kernel, bias, *last, height: int, width: int) -> jax.Array:
     """As `ops.resize_conv`."""
     rows, columns = linear_taps(x.shape[1], height), linear_taps(x.shape[2], width)

@@ -194,6 +194,29 @@ def conv(
 def plain_conv(x: jax.Array, *operands: jax.Array, stride: int, relu: bool, add: bool) -> jax.Array:
     """operands: what is added, if `add`; kernel [k, k, I, O]; bias [O]."""
     kernel, bias = operands[add:]
+    x, kernel = jax.nn.relu(x) if relu else x, kernel.astype(x.dtype)
+    y = _convolution(x, kernel) if stride == 1 and kernel.shape[0] == 3 else _convolve(x, kernel, stride)
+    y = remat.product((y.astype(jnp.float32) + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype))
+    return y + operands[0] if add else y
+
+
+@jax.custom_vjp
+def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3 x 3, stride 1: both of its gradients are kernels on a CPU, where XLA's by the kernel took most of a step."""
+    return cpu_kernel.choose(cpu_kernel.convolution, _convolve, x, kernel)
+
+
+def _convolution_back(residuals, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    back = kernel[::-1, ::-1].swapaxes(2, 3)
+    by_x = cpu_kernel.choose(cpu_kernel.convolution, _convolve, g, back)
+    return by_x, cpu_kernel.choose(cpu_kernel.conv_kernel_gradient, _conv_kernel_gradient, x, g, maps=0)
+
+
+_convolution.defvjp(lambda x, kernel: (_convolution(x, kernel), (x, kernel)), _convolution_back)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     pad = (kernel.shape[0] - 1) // 2
 
     def convolve(x_, kernel_):
@@ -208,9 +231,12 @@ def plain_conv(x: jax.Array, *operands: jax.Array, stride: int, relu: bool, add:
         )
         return y.astype(x.dtype)
 
-    y = _product(convolve, jax.nn.relu(x) if relu else x, kernel.astype(x.dtype))
-    y = remat.product((y.astype(jnp.float32) + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype))
-    return y + operands[0] if add else y
+    return _product(convolve, x, kernel)
+
+
+def _conv_kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((3, 3, x.shape[3], g.shape[3]), x.dtype)
+    return jax.linear_transpose(functools.partial(_convolve, x), kernel)(g)[0]
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

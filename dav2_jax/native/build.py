@@ -26,7 +26,9 @@ FUNCTIONS = (
     "dav2_attention",
     "dav2_conv",
     "dav2_conv_resized",
+    "dav2_conv_kernel_gradient",
     "dav2_layer_norm",
+    "dav2_kept",
 )
 
 

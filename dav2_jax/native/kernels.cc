@@ -1,5 +1,6 @@
 // What XLA calls: shapes are read from the buffers, pointers handed on.
 #include "attention.h"
+#include "conv_gradient.h"
 #include "linear.h"
 #include "norm.h"
 #include "winograd.h"
@@ -91,6 +92,28 @@ static ffi::Error conv_resized_impl(ffi::ThreadPool pool, Array x, Indices row_i
 XLA_FFI_DEFINE_HANDLER_SYMBOL(dav2_conv_resized, conv_resized_impl,
                               binding().Arg<Array>().Arg<Indices>().Arg<Array>().Arg<Indices>().Arg<Array>()
                                   .Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>());
+
+// x [B, H, W, I], g [B, H, W, O] -> [3, 3, I, O], and room for as many sums as there are parts
+static ffi::Error conv_kernel_gradient_impl(ffi::ThreadPool pool, int32_t parts, Array x, Array g, Result gradient,
+                                            Result sums) {
+  const auto from = x.dimensions();
+  Conv c{};
+  c.height = c.tall = from[1], c.width = c.wide = from[2], c.in = from[3];
+  c.out = g.dimensions()[3];
+  if (sums->element_count() < parts * 9 * c.in * round_up(c.out, kColumns))
+    return ffi::Error::InvalidArgument("too little room for the sums");
+  kernel_gradient(pool, c, from[0], x.typed_data(), g.typed_data(), parts, sums->typed_data(), gradient->typed_data());
+  return ffi::Error::Success();
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    dav2_conv_kernel_gradient, conv_kernel_gradient_impl,
+    binding().Attr<int32_t>("parts").Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>());
+
+// x -> x, the same memory: XLA does not look behind it.
+static ffi::Error kept_impl(Array, Result) { return ffi::Error::Success(); }
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(dav2_kept, kept_impl, ffi::Ffi::Bind().Arg<Array>().Ret<Array>());
 
 // x [..., D], scale [D], bias [D] -> [..., D]
 static ffi::Error layer_norm_impl(ffi::ThreadPool pool, float eps, Array x, Array scale, Array bias, Result y) {

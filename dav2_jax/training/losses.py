@@ -16,11 +16,13 @@ and of the authors' own Video Depth Anything, and say where they follow which.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from dav2_jax.evaluation import metrics
 from dav2_jax.training.order_statistics import kth_smallest, median
 
 MIN_VALID = 10  # pixels; below, the official validation skips an image (metric_depth/train.py)
@@ -170,6 +172,32 @@ def fixed_scale_loss(
         "gm": _mean_gradient(residual, counted, scales, axis),
     }
     return parts["ssi"] + gm_weight * parts["gm"], parts
+
+
+def aligned_loss(
+    prediction: Array, target: Array, valid: Array, *, scale_weight: float = 0.3, axis: Axis = None, **options
+) -> tuple[Array, dict[str, Array]]:
+    """(miss + scale_weight * fixed_scale_loss(..., **options), {"miss", "ssi", "gm"}): what zero-shot scores look at.
+
+    miss is the mean over images of the mean of e / (e + log 1.25) over the pixels of finite depth, where e is the
+    absolute error of log depth after the least-squares fit of the benchmarks, `metrics.align_affine`, through which the
+    gradient goes. e = log 1.25, the limit of delta1, counts 1/2: pixels near it have most to say, and those that are
+    lost have little.
+
+    For the last part of a training: the fit of a prediction that knows nothing is noise.
+    """
+    prediction, target, valid = _checked(prediction, target, valid)
+    known = valid & (target > 0)
+    count = _per_image(known)
+    counted = count >= MIN_VALID
+    depth = 1 / jnp.where(known, target, 1)
+    known &= counted[:, None, None]
+    aligned = metrics.align_affine(jnp.where(valid, prediction, 0), depth, known)
+    error = jnp.where(known, jnp.abs(jnp.log(aligned) - jnp.log(depth)), 0)
+    of_image = _per_image(error / (error + math.log(1.25))) / jnp.maximum(count, 1)
+    rest, parts = fixed_scale_loss(prediction, target, valid, axis=axis, **options)
+    miss = _ratio(of_image, counted.astype(prediction.dtype), axis)
+    return miss + scale_weight * rest, {"miss": miss} | parts
 
 
 def cutmix_loss(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dav2_jax.data import strong
 from dav2_jax.model.flops import model_flops
 from dav2_jax.training import features
-from dav2_jax.training.losses import cutmix_loss, fixed_scale_loss, relative_loss, silog
+from dav2_jax.training.losses import aligned_loss, cutmix_loss, fixed_scale_loss, relative_loss, silog
 from dav2_jax.training.optimizer import OptimizerConfig
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import Batch, Loss
@@ -22,6 +22,7 @@ def make_loss(recipe: Recipe) -> Loss:
     silog: over what is valid and between min_depth and max_depth, as the official training does.
     relative: against disparity, in the two regions of CutMix where images were mixed.
     fixed_scale: against disparity at a scale of its own, for the first part of learning from random numbers.
+    aligned: against depth, after the least-squares fit of the benchmarks.
     With a feature_weight, the prediction is what `features.apply` gives.
     """
     loss = _depth_loss(recipe)
@@ -37,8 +38,9 @@ def _depth_loss(recipe: Recipe) -> Loss:
             return silog(prediction, depth, in_range), {}
 
         return metric
-    if recipe.loss == "fixed_scale":
-        return lambda prediction, batch: fixed_scale_loss(
+    if recipe.loss in ("fixed_scale", "aligned"):
+        chosen = fixed_scale_loss if recipe.loss == "fixed_scale" else aligned_loss
+        return lambda prediction, batch: chosen(
             prediction, batch["disparity"], batch["valid"], gm_weight=recipe.gradient_weight
         )
     options = {"gm_weight": recipe.gradient_weight, "trim": recipe.trim}

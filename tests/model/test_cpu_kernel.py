@@ -121,6 +121,46 @@ def test_conv(batch, height, width, inputs, outputs, stride):
     assert error(ours, conv64(np.maximum(x, 0), kernel, bias, stride) + add) < TOLERANCE
 
 
+@pytest.mark.parametrize(("batch", "height", "width", "inputs", "outputs"), [*MAPS, (40, 3, 3, 7, 20)])
+def test_gradient_of_conv(batch, height, width, inputs, outputs):
+    x, kernel = normal(batch, height, width, inputs), normal(3, 3, inputs, outputs, seed=1)
+    bias, g = normal(outputs), normal(batch, height, width, outputs, seed=2)
+    leaves = torch64(x).requires_grad_(), torch.from_numpy(kernel.astype(np.float64)).requires_grad_()
+    y = F.conv2d(leaves[0].relu(), leaves[1].permute(3, 2, 0, 1), padding=1)
+    exact = torch.autograd.grad(y, leaves, torch64(g))
+    total = lambda x, kernel: (ops.conv(x, kernel, bias, relu=True) * g).sum()  # noqa: E731
+    by_x, by_kernel = jax.jit(jax.grad(total, (0, 1)))(x, kernel)
+    assert error(by_x, exact[0].movedim(1, -1)) < TOLERANCE
+    assert error(by_kernel, exact[1]) < TOLERANCE
+
+
+def test_gradient_of_conv_is_made_by_kernels_on_a_cpu_alone():
+    x, kernel, bias = normal(1, 5, 5, 8), normal(3, 3, 8, 8), normal(8)
+    traced = jax.jit(jax.grad(lambda kernel: ops.conv(x, kernel, bias).sum())).trace(kernel)
+    assert "dav2_conv_kernel_gradient" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    for other in ("tpu", "cuda"):
+        assert "dav2" not in traced.lower(lowering_platforms=(other,)).as_text()
+
+
+def test_gradient_of_conv_in_bfloat16_and_of_each_image_and_of_a_gradient():
+    x, kernel, bias = normal(3, 6, 5, 8), normal(3, 3, 8, 4), normal(4)
+
+    def total(x, kernel):
+        return (ops.conv(x, kernel, bias).astype(jnp.float32) ** 2).sum()
+
+    by_kernel = jax.grad(total, 1)
+    whole = by_kernel(x, kernel)
+    rounded = by_kernel(*(jnp.asarray(a, jnp.bfloat16) for a in (x, kernel)))
+    assert rounded.dtype == jnp.bfloat16
+    assert error(rounded, whole) < 0.01
+    each = jax.jit(jax.vmap(lambda one: by_kernel(one[None], kernel)))(x)
+    assert error(each.sum(0), whole) < TOLERANCE
+    way = normal(3, 3, 8, 4, seed=3)  # total is a square of the kernel: its second derivative does not depend on it
+    second = jax.grad(lambda kernel: (by_kernel(x, kernel) * way).sum())
+    assert error(second(kernel), second(0 * kernel)) < TOLERANCE
+    assert error(second(kernel), by_kernel(x, kernel + way) - whole) < 1e-5
+
+
 @pytest.mark.parametrize(("height", "width"), [(10, 21), (5, 7), (3, 2)])
 @pytest.mark.parametrize(("inputs", "outputs"), [(32, 32), (16, 8)])
 def test_conv_of_a_resized_map(height, width, inputs, outputs):
@@ -154,7 +194,15 @@ def test_not_a_number_stays_one():
 
 def test_two_runs_give_the_same_bits():
     qkv, (x, kernel, bias) = normal(1, 400, 192), (normal(2, 30, 40, 32), normal(3, 3, 32, 64), normal(64))
-    run = jax.jit(lambda: (ops.self_attention(qkv, 2), ops.conv(x, kernel, bias), ops.linear(x, kernel[0, 0], bias)))
+    of_kernel = jax.grad(lambda kernel: (ops.conv(x, kernel, bias) ** 2).sum())
+    run = jax.jit(
+        lambda: (
+            ops.self_attention(qkv, 2),
+            ops.conv(x, kernel, bias),
+            of_kernel(kernel),
+            ops.linear(x, kernel[0, 0], bias),
+        )
+    )
     first = run()
     for _ in range(5):
         jax.tree.map(np.testing.assert_array_equal, run(), first)

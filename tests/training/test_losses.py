@@ -116,6 +116,36 @@ def test_fixed_scale_cuts_what_is_far_and_what_is_very_near():
     assert parts["ssi"] == pytest.approx((4 * (2 - 10 / deviation) + 20 * 2 + losses.FIXED_MOST) / 25, rel=1e-5)
 
 
+def test_aligned_by_hand():
+    """Disparities 1 and 3, predicted as 0 and 2, with two pixels of sky: the fit is exact. Where half of the ones is
+    predicted as 2 too, the line goes through the means, 1 at 0 and 2 at 2: a quarter of the pixels is twice too near,
+    half of them by 2 / 3 too far. Sky takes no part."""
+    target = np.array([[[1.0] * 8 + [3.0] * 4 + [0.0] * 2]])
+    right, wrong = target - 1, np.where(np.arange(14) < 4, 2, target - 1)
+    every = np.ones(target.shape, bool)
+    assert losses.aligned_loss(*f32(right, target, every))[1]["miss"] == pytest.approx(0, abs=1e-6)
+    wrong = np.where(np.arange(14) < 12, wrong, 50)
+    limit = np.log(1.25)
+    expected = (4 * np.log(2) / (np.log(2) + limit) + 4 * np.log(1.5) / (np.log(1.5) + limit)) / 12
+    loss, parts = losses.aligned_loss(*f32(wrong, target, every))
+    assert parts["miss"] == pytest.approx(expected, rel=1e-5)
+    rest, more = losses.fixed_scale_loss(*f32(wrong, target, every))
+    assert loss == pytest.approx(float(parts["miss"] + 0.3 * rest), rel=1e-6)
+    assert more == {name: parts[name] for name in ("ssi", "gm")}
+    few = every & (np.arange(14) > 2)  # 9 with a depth
+    assert losses.aligned_loss(*f32(wrong, target, few))[1]["miss"] == 0
+    both = f32(*(np.concatenate(pair) for pair in ((wrong, wrong), (target, target), (every, few))))
+    assert losses.aligned_loss(*both)[1]["miss"] == pytest.approx(expected, rel=1e-5)  # the mean over one image
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(7.0, 0.0), (1.0, -30.0), (-0.1, 3.0)])
+def test_what_is_aligned_has_no_scale_and_shift(scale, shift):
+    prediction, target, valid = scene()
+    clean = losses.aligned_loss(*f32(prediction, target, valid))[1]["miss"]
+    changed = losses.aligned_loss(*f32(scale * prediction + shift, target, valid))[1]["miss"]
+    assert changed == pytest.approx(float(clean), rel=1e-4)
+
+
 def test_a_difference_needs_two_valid_pixels():
     """Without the ninth pixel: 1..8 and 10 or 20. Medians 5, deviations 4 3 2 1 0 1 2 3 5 (15): 21 / 9 and 31 / 9.
     The step to the last pixel is not counted, and there are nine. With one more valid pixel: ten, see MIN_VALID."""
@@ -173,11 +203,11 @@ def torch_ssi(prediction, target, valid, trim=0):
     return total / count
 
 
-def torch_gm(prediction, target, valid):
+def torch_gm(prediction, target, valid, residuals=torch_residuals):
     loss = 0
     for step in (1, 2, 4, 8):
         total, count = 0, 0
-        for residual in torch_residuals(prediction, target, valid):
+        for residual in residuals(prediction, target, valid):
             coarse = residual[::step, ::step]
             for differences in (coarse[1:] - coarse[:-1], coarse[:, 1:] - coarse[:, :-1]):
                 total = total + differences[~differences.isnan()].abs().sum()
@@ -191,7 +221,28 @@ def torch_silog(prediction, target, valid):
     return torch.sqrt((ratio**2).mean() - 0.5 * ratio.mean() ** 2)
 
 
+def torch_at_fixed_scale(prediction, target, valid):
+    """Residuals: one [H, W] an image, with NaN where not valid."""
+    for p, t, m in zip(prediction, target, valid, strict=True):
+        full = torch.full_like(p, torch.nan)
+        full[m] = p[m] - (torch_normalised(t[m]) + 2).clip(0, 12)
+        yield full
+
+
+def torch_aligned(prediction, target, valid):
+    misses, sizes = [], torch.cat([r.abs().flatten() for r in torch_at_fixed_scale(prediction, target, valid)])
+    for p, t, m in zip(prediction, target, valid, strict=True):
+        p, t = p[m], t[m]
+        slope = ((p - p.mean()) * (t - t.mean())).mean() / p.var(correction=0)
+        fitted = (slope * (p - p.mean()) + t.mean()).clip(min=t.min())
+        error = (fitted.log() - t.log()).abs()
+        misses.append((error / (error + np.log(1.25))).mean())
+    gm = torch_gm(prediction, target, valid, torch_at_fixed_scale)
+    return sum(misses) / len(misses) + 0.3 * (sizes.nanmean() + 0.2 * gm)
+
+
 PAIRS = {
+    "aligned": (lambda *maps, **more: losses.aligned_loss(*maps, **more)[0], torch_aligned),
     "ssi": (losses.ssi, torch_ssi),
     "ssi trimmed": (RELATIVE["ssi trimmed"], lambda *maps: torch_ssi(*maps, trim=10)),
     "gm": (losses.gradient_matching, torch_gm),
