@@ -36,7 +36,10 @@ nano: $(VENV)/test.stamp
 	$(BIN)/dav2 train nano --out runs/nano-182 --weights runs/nano-98 --size 182 --steps 2500 --warmup 100 \
 		--encoder-lr 7e-4 --validate-every 250 \
 		--train scenes/clean-182 scenes/worn-182 --validate scenes/held-out-182
-	$(BIN)/dav2 convert runs/nano-182 dav2_jax/assets/nano.ckpt --dtype float16 --licence Apache-2.0 --overwrite
+	$(BIN)/dav2 train nano --out runs/nano-aligned --weights runs/nano-182 --loss aligned --size 182 --steps 5400 \
+		--batch-size 8 --warmup 100 --ema 0.9975 --encoder-lr 6e-4 --validate-every 900 --save-every 300 \
+		--train scenes/clean-182 scenes/worn-182 --validate scenes/held-out-182
+	$(BIN)/dav2 convert runs/nano-aligned dav2_jax/assets/nano.ckpt --dtype float16 --licence Apache-2.0 --overwrite
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info
