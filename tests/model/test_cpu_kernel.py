@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.special import erf
 
 from dav2_jax import native
-from dav2_jax.model import cpu_kernel, ops
+from dav2_jax.model import cpu_kernel, ops, remat
 
 TOLERANCE = 1e-6  # relative L2, as of every op
 
@@ -140,6 +140,14 @@ def test_gradient_of_conv_is_made_by_kernels_on_a_cpu_alone():
     assert "dav2_conv_kernel_gradient" in traced.lower(lowering_platforms=("cpu",)).as_text()
     for other in ("tpu", "cuda"):
         assert "dav2" not in traced.lower(lowering_platforms=(other,)).as_text()
+
+
+def test_a_fence_is_there_in_gradients_on_a_cpu_alone():
+    traced = jax.jit(jax.grad(lambda x: (remat.fence(x) ** 3).sum())).trace(X)
+    np.testing.assert_allclose(traced.lower().compile()(X), 3 * X**2, rtol=1e-6)
+    assert "dav2_kept" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    for other in ("tpu", "cuda"):
+        assert "dav2_kept" not in traced.lower(lowering_platforms=(other,)).as_text()
 
 
 def test_gradient_of_conv_in_bfloat16_and_of_each_image_and_of_a_gradient():
