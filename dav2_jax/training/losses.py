@@ -188,13 +188,12 @@ def aligned_loss(
     """
     prediction, target, valid = _checked(prediction, target, valid)
     known = valid & (target > 0)
-    count = _per_image(known)
-    counted = count >= MIN_VALID
-    depth = 1 / jnp.where(known, target, 1)
+    counted = affine_normalise(target, known).scale != 0
     known &= counted[:, None, None]
-    aligned = metrics.align_affine(jnp.where(valid, prediction, 0), depth, known)
+    depth = 1 / jnp.where(known, target, 1)
+    aligned = metrics.align_affine(jnp.where(known, prediction, 0), depth, known)
     error = jnp.where(known, jnp.abs(jnp.log(aligned) - jnp.log(depth)), 0)
-    of_image = _per_image(error / (error + math.log(1.25))) / jnp.maximum(count, 1)
+    of_image = _per_image(error / (error + math.log(1.25))) / jnp.maximum(_per_image(known), 1)
     rest, parts = fixed_scale_loss(prediction, target, valid, axis=axis, **options)
     miss = _ratio(of_image, counted.astype(prediction.dtype), axis)
     return miss + scale_weight * rest, {"miss": miss} | parts

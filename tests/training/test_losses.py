@@ -241,8 +241,12 @@ def torch_aligned(prediction, target, valid):
     return sum(misses) / len(misses) + 0.3 * (sizes.nanmean() + 0.2 * gm)
 
 
+def aligned(*maps, **more):
+    return losses.aligned_loss(*maps, **more)[0]
+
+
 PAIRS = {
-    "aligned": (lambda *maps, **more: losses.aligned_loss(*maps, **more)[0], torch_aligned),
+    "aligned": (aligned, torch_aligned),
     "ssi": (losses.ssi, torch_ssi),
     "ssi trimmed": (RELATIVE["ssi trimmed"], lambda *maps: torch_ssi(*maps, trim=10)),
     "gm": (losses.gradient_matching, torch_gm),
@@ -396,6 +400,7 @@ def everything(prediction, target, valid, other, inside, axis=None):
     return (
         losses.silog(prediction, target, valid, axis=axis)
         + losses.relative_loss(prediction, target, valid, axis=axis)[0]
+        + losses.aligned_loss(prediction, target, valid, axis=axis)[0]
         + losses.cutmix_loss(prediction, target, other, inside, valid, axis=axis)[0]
         + losses.feature_alignment(prediction - 8, target, valid.any(-1), margin=0.5, axis=axis)
     )
@@ -438,7 +443,7 @@ def test_any_number_of_devices(devices, how, on_one_device):
 # ---------------------------------------------------------------- nothing to learn from
 
 
-@relative
+@pytest.mark.parametrize("loss", [*RELATIVE.values(), aligned], ids=[*RELATIVE, "aligned"])
 @pytest.mark.parametrize(
     "case", ["no valid pixel", "one valid pixel", "too few", "all sky", "constant", "rounding noise"]
 )
@@ -486,7 +491,7 @@ def test_a_collapsed_prediction_is_not_a_good_one(constant):
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-@relative
+@pytest.mark.parametrize("loss", [*RELATIVE.values(), aligned], ids=[*RELATIVE, "aligned"])
 def test_a_broken_value_at_a_valid_pixel_is_not_hidden(loss, broken):
     prediction, target, _ = f32(*scene())
     valid = jnp.ones(target.shape, bool)
