@@ -8,24 +8,7 @@
 template <int R>
 void multiply_transposed(const float* x, size_t x_stride, const float* g, size_t g_stride, float* sum,
                          size_t sum_stride, size_t depth) {
-  Vector total[R][kVectors] = {};
-#pragma GCC unroll 2
-  for (size_t k = 0; k < depth; k++) {
-    Vector row[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; v++) row[v] = load(g + k * g_stride + v * kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; v++) total[r][v] += x[k * x_stride + r] * row[v];
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; v++) {
-      float* to = sum + r * sum_stride + v * kLanes;
-      store(to, load(to) + total[r][v]);
-    }
+  multiply_tile<R>(x, 1, x_stride, g, g_stride, sum, sum_stride, depth, true);
 }
 
 // x[batch, height, width, in], g[batch, height, width, out] -> [3, 3, in, out]. `parts` is how many sums are taken

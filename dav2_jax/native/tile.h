@@ -45,20 +45,22 @@ inline float total_of(Vector x) {
 
 inline size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-// sum[R, kColumns] (+)= x[R, depth] @ panel[depth, kColumns]. What is there is added last: sums of parts round less.
+// sum[R, kColumns] (+)= x @ panel[depth, kColumns], where element (r, k) of x lies at r * across + k * along, and rows of
+// the panel are `step` apart. What is there is added last: sums of parts round less.
 template <int R>
-void multiply_rows(const float* x, size_t x_stride, const float* panel, float* sum, size_t sum_stride, size_t depth,
-                   bool add) {
+inline __attribute__((always_inline)) void multiply_tile(const float* x, size_t across, size_t along,
+                                                         const float* panel, size_t step, float* sum,
+                                                         size_t sum_stride, size_t depth, bool add) {
   Vector total[R][kVectors] = {};
 #pragma GCC unroll 2
   for (size_t k = 0; k < depth; k++) {
     Vector row[kVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; v++) row[v] = load(panel + k * kColumns + v * kLanes);
+    for (int v = 0; v < kVectors; v++) row[v] = load(panel + k * step + v * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; v++) total[r][v] += x[r * x_stride + k] * row[v];
+      for (int v = 0; v < kVectors; v++) total[r][v] += x[r * across + k * along] * row[v];
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -67,6 +69,13 @@ void multiply_rows(const float* x, size_t x_stride, const float* panel, float* s
       float* to = sum + r * sum_stride + v * kLanes;
       store(to, add ? load(to) + total[r][v] : total[r][v]);
     }
+}
+
+// sum[R, kColumns] (+)= x[R, depth] @ panel[depth, kColumns]
+template <int R>
+void multiply_rows(const float* x, size_t x_stride, const float* panel, float* sum, size_t sum_stride, size_t depth,
+                   bool add) {
+  multiply_tile<R>(x, x_stride, 1, panel, kColumns, sum, sum_stride, depth, add);
 }
 
 using MultiplyRows = decltype(&multiply_rows<1>);
