@@ -86,5 +86,6 @@ def step_flops(recipe: Recipe) -> int:
 def optimisation(recipe: Recipe) -> OptimizerConfig:
     """The fields of a recipe that are the optimiser's. Raises Dav2Error for values that cannot be meant."""
     freeze = recipe.freeze if recipe.freeze in ("encoder", "positions") else int(recipe.freeze or 0)
-    same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "b2", "weight_decay", "decay", "clip", "ema")
+    same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "b2")
+    same += ("matrices", "weight_decay", "decay", "clip", "ema")
     return OptimizerConfig(freeze=freeze, **{name: getattr(recipe, name) for name in same})

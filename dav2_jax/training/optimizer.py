@@ -7,11 +7,15 @@ Its rates, 5e-6 and ten times that for the head, are also those of the paper's r
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from functools import partial
+from operator import not_
 from typing import Any, Literal, get_args
 
 import jax
 import optax
+import optax.contrib
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import ModelConfig
@@ -22,6 +26,10 @@ Schedule = Literal["poly", "linear", "cosine", "constant"]
 # In every checkpoint, and not used by the network: PyTorch's AdamW passes over what has no gradient, decay included.
 # Nor is the encoder that `training.features` keeps frozen ever trained.
 IDLE = r"pretrained\.mask_token|depth_head\.scratch\.refinenet4\.resConfUnit1\..*|frozen\..*"
+# What learns by Muon where that is asked for: not what reads pixels or positions, nor what writes depth.
+MATRICES = r"(pretrained\.blocks|depth_head)\..*\.kernel"
+TRANSPOSED = r"resize_layers\.[01]\."  # their stride is the kernel's size: each place writes its own pixels
+ADAM_RMS = 0.2  # of an update of Muon: as Adam's, so that rates and decay are those of Adam (arXiv:2502.16982)
 BEFORE_BLOCKS = r"pretrained\.(patch_embed\..*|cls_token|pos_embed)"
 
 
@@ -39,6 +47,7 @@ class OptimizerConfig:
     eps: float = 1e-8  # PyTorch's default
     weight_decay: float = 0.01  # train.py; times the rate, as PyTorch and optax have it
     decay: Literal["all", "matrices"] = "all"  # all: also biases, norms and the position table, as train.py does
+    matrices: Literal["adam", "muon"] = "adam"  # how the matrices of the blocks and the head's convolutions learn
     clip: float | None = None  # largest global norm of the gradient; train.py does not clip
     freeze: Literal["encoder", "positions"] | int = 0  # or the first so many blocks and all that comes before them
     ema: float | None = None  # decay of the average of the parameters a step, such as 0.999; train.py has none
@@ -54,6 +63,7 @@ class OptimizerConfig:
             "b2": 0 <= self.b2 < 1,
             "eps": self.eps > 0,
             "weight_decay": self.weight_decay >= 0,
+            "matrices": self.matrices in ("adam", "muon"),
             "decay": self.decay in ("all", "matrices"),
             "clip": self.clip is None or self.clip > 0,
             "freeze": self.freeze in ("encoder", "positions") or (isinstance(self.freeze, int) and self.freeze >= 0),
@@ -100,7 +110,7 @@ def make_optimizer(config: OptimizerConfig, model: ModelConfig) -> Optimizer:
     return Optimizer(
         transform=optax.chain(
             optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip),
-            optax.scale_by_adam(config.b1, config.b2, config.eps),
+            _scale(config),
             optax.add_decayed_weights(
                 config.weight_decay,
                 lambda params: _matching(params, ".*" if config.decay == "all" else r".*\.kernel"),
@@ -112,6 +122,35 @@ def make_optimizer(config: OptimizerConfig, model: ModelConfig) -> Optimizer:
         frozen=_frozen(config.freeze, model),
         ema=config.ema,
     )
+
+
+def _scale(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adam, or for matrices Muon, which takes a step of one length in all directions of a matrix."""
+    adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
+    if config.matrices == "adam":
+        return adam
+    axes = partial(jax.tree.map_with_path, _as_matrix)
+    muon = optax.chain(
+        optax.contrib.scale_by_muon(weight_dimension_numbers=axes),
+        optax.stateless(lambda updates, _: jax.tree.map_with_path(_as_long_as_adams, updates)),
+    )
+    is_matrix = partial(jax.tree.map_with_path, lambda path, leaf: _as_matrix(path, leaf) is not None)
+    return optax.chain(optax.masked(muon, is_matrix), optax.masked(adam, lambda p: jax.tree.map(not_, is_matrix(p))))
+
+
+def _as_long_as_adams(path, update):
+    inputs = math.prod(update.shape[axis] for axis in _as_matrix(path, update).reduction_axis)
+    return ADAM_RMS * math.sqrt(max(inputs, update.size // inputs)) * update
+
+
+def _as_matrix(path, leaf):
+    """How a kernel is a matrix from inputs to outputs; None for what does not learn by Muon."""
+    name = parameter_name(path)
+    if not re.fullmatch(MATRICES, name) or leaf.shape[-1] == 1:
+        return None
+    if re.search(TRANSPOSED, name):
+        return optax.contrib.MuonDimensionNumbers((2,), (0, 1, 3))
+    return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))
 
 
 def make_schedule(config: OptimizerConfig) -> optax.Schedule:

@@ -81,6 +81,8 @@ class Recipe:
     """Steps in which the learning rate rises to its full value."""
     b2: float = 0.999
     """Of Adam: how slowly it forgets the squares of gradients; 0.99 for short runs from random numbers."""
+    matrices: Literal["adam", "muon"] = "adam"
+    """How the matrices of the encoder's blocks and of the head learn; muon takes fewer steps from random numbers."""
     weight_decay: float = 0.01
     decay: Literal["all", "matrices"] = "all"
     """What decays: all parameters as in the official code, or those with two axes and more."""

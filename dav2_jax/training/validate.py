@@ -47,7 +47,8 @@ class Validation:
             total = None
             with self._batches(source) as batches:
                 for batch in batches:
-                    new = self._score(params, batch)
+                    # Not two at once: on several devices of one CPU each can hold the thread that the other waits for.
+                    new = jax.block_until_ready(self._score(params, batch))
                     total = new if total is None else jax.tree.map(jnp.add, total, new)
             if total is None:
                 continue

@@ -82,6 +82,39 @@ def test_clipping_is_of_the_global_norm(params):
             np.testing.assert_allclose(clipped[name], factor * whole[name], rtol=1e-4)
 
 
+def as_matrix(name: str, update: np.ndarray) -> np.ndarray:
+    """From inputs to outputs. A transposed convolution writes all pixels of a place from the same inputs."""
+    if "resize_layers.0" in name or "resize_layers.1" in name:
+        update = update.transpose(2, 0, 1, 3).reshape(update.shape[2], -1)
+    return update.reshape(-1, update.shape[-1])
+
+
+def test_muon_takes_a_step_of_the_same_length_in_all_directions_of_a_matrix(params):
+    """And everything that is not one inside the network takes Adam's."""
+    rng = np.random.default_rng(0)
+    options = {"matrices": "muon", "weight_decay": 0.0, "head_factor": 1.0}
+    optimizer = make_optimizer(OptimizerConfig(steps=10, encoder_lr=1e-3, **options), TINY)
+    trained, _ = optimizer.split(params)
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), trained)
+    updates, _ = jax.jit(optimizer.transform.update)(gradients, optimizer.transform.init(trained), trained)
+    drawn, muon = flatten(gradients), []
+    for name, update in flatten(updates).items():
+        if update is None:
+            continue
+        inside = name.endswith("kernel") and name.startswith(("pretrained.blocks", "depth_head"))
+        if not inside or update.shape[-1] == 1:
+            np.testing.assert_allclose(update, -1e-3 * np.sign(drawn[name]), rtol=5e-3, err_msg=name)
+            continue
+        muon.append(name)
+        update, gradient = (as_matrix(name, np.asarray(a)) for a in (update, drawn[name]))
+        u, values, v = np.linalg.svd(gradient, full_matrices=False)
+        steps = np.diag(u.T @ update @ v.T) / (-1e-3 * 0.2 * math.sqrt(max(update.shape)))
+        known = values > values[0] / 100  # five iterations bring these near to 1, and not all the way
+        assert (np.abs(steps[known] - 1) < 0.35).all(), (name, steps)
+        np.testing.assert_allclose(np.sqrt(np.mean(update**2)), 0.2e-3, rtol=0.2, err_msg=name)
+    assert len(muon) == 4 * TINY.depth + 4 + 3 + 4 + 4 + 14 + 2  # the last: units, and the output
+
+
 @pytest.mark.parametrize("freeze", ["encoder", "positions", 2, 3])
 def test_what_is_frozen_has_no_optimiser_state(params, freeze):
     before = ("patch_embed.", "cls_token", "pos_embed", *(f"blocks.{b}." for b in range(3 if freeze == 3 else 2)))
@@ -104,6 +137,7 @@ def test_what_is_frozen_has_no_optimiser_state(params, freeze):
         ({"steps": 5, "warmup": 5, "ema": 1.0}, r"cannot have warmup 5, ema 1\.0"),
         ({"steps": 5, "clip": 0.0}, r"clip 0\.0"),
         ({"steps": 5, "schedule": "step"}, "schedule 'step'"),
+        ({"steps": 5, "matrices": "sgd"}, "matrices 'sgd'"),
         ({"steps": 5, "encoder_lr": math.nan}, "encoder_lr nan"),
         ({"steps": 5, "freeze": 5}, "freeze 5: the tiny encoder has 3 blocks"),
     ],

@@ -42,15 +42,20 @@ def host(tree):
     return jax.tree.map(np.array, tree)
 
 
-@pytest.fixture(scope="module")
-def alone():
-    """The state before and after two steps on one device, and the metrics of each; the step itself."""
-    state, step = setup()
+def run(*arguments, **options):
+    """The state before and after two steps, and the metrics of each; the step itself."""
+    state, step = setup(*arguments, **options)
     before, metrics = host(state), []
     for seed in range(2):
         state, more = step(state, batch(seed))
         metrics.append(host(more))
     return before, host(state), metrics, step
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """On one device."""
+    return run()
 
 
 def assert_same_run(alone, state, metrics):
@@ -88,6 +93,13 @@ def test_any_mesh_gives_the_same_run(alone, fsdp):
         split = sum(leaf.nbytes for leaf in jax.tree.leaves(part) if leaf.ndim > 1)
         whole = sum(leaf.nbytes for leaf in jax.tree.leaves(part)) - split
         assert split / fsdp <= on_one(part) <= split / fsdp + 1.05 * whole + 2000
+
+
+def test_muon_gives_the_same_run_on_any_mesh():
+    """Its matrices are whole when they are made orthogonal, wherever their parts lie."""
+    muon = dataclasses.replace(ADAMW, matrices="muon")
+    _, after, metrics, _ = run(8, 4, adamw=muon)
+    assert_same_run(run(adamw=muon), after, metrics)
 
 
 def test_parts_give_the_gradient_of_the_whole_batch(alone):
