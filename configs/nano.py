@@ -1,11 +1,11 @@
 """The model that comes with this package: relative depth from scratch, on nothing but procedural scenes.
 
-    make nano       # makes the scenes and trains, three hours of it on two cores; stopped, it goes on
+    make nano       # makes the scenes and trains, some four hours on two cores; stopped, it goes on
 
-The Makefile has its commands: 20,000 scenes, drawn once, because a network this small learns faster than a CPU draws;
-then this recipe, with images of 70 pixels; then a while with 98, and with 182; and at last with 182 and the loss
-`aligned`. Most of what there is to learn is learnt from small images, at a quarter of the cost. What came of it:
-dav2_jax/assets/nano.md.
+The Makefile has its commands: 8,500 scenes, drawn once, because a network this small learns faster than a CPU draws;
+then this recipe, with images of 70 pixels; a while with 98; and with 182 and 252 and the loss `aligned`. Most of what
+there is to learn is learnt from small images, at a fraction of the cost. The scenes take 7 GB of memory (`cache`). What
+came of it: dav2_jax/assets/nano.md.
 """
 
 from dav2_jax.training.recipe import Recipe
@@ -25,6 +25,7 @@ recipe = Recipe(
     schedule="cosine",
     warmup=300,
     b2=0.99,
+    matrices="muon",
     weight_decay=0.05,
     decay="matrices",
     clip=1.0,

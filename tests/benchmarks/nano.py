@@ -1,7 +1,7 @@
 """Scores of the model that comes along on scenes that it was not trained on, for its card: one row for each size.
 
-python tests/benchmarks/nano.py --sizes 126 182
-python tests/benchmarks/nano.py --whole --sizes 126 140 154 168 182 196 210
+python tests/benchmarks/nano.py --sizes 182 252
+python tests/benchmarks/nano.py --whole --sizes 126 154 168 182 196 210 224 238 252
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def whole(model: dav2.Model, sizes: list[int], scenes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[126, 182])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[182, 252])
     parser.add_argument("--scenes", type=int, default=256)
     parser.add_argument("--whole", action="store_true", help="whole images instead of middle squares")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ from dav2_jax.model.config import PRESETS, ModelConfig
 TINY = PRESETS["small"].replace(
     encoder="tiny", width=48, depth=11, heads=3, features=16, out_channels=(8, 16, 24, 32), taps=(1, 4, 9, 10)
 )
-PARAMETERS = {"nano": 2_121_329, "small": 24_785_089, "base": 97_470_785, "large": 335_315_649, "giant": 1_258_132_225}
+PARAMETERS = {"nano": 3_662_129, "small": 24_785_089, "base": 97_470_785, "large": 335_315_649, "giant": 1_258_132_225}
 
 
 @pytest.fixture(scope="module")
