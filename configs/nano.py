@@ -1,6 +1,6 @@
 """The model that comes with this package: relative depth from scratch, on nothing but procedural scenes.
 
-    make nano       # makes the scenes and trains, some four hours on two cores; stopped, it goes on
+    make nano       # makes the scenes and trains: by estimate four hours on two cores; stopped, it goes on
 
 The Makefile has its commands: 8,500 scenes, drawn once, because a network this small learns faster than a CPU draws;
 then this recipe, with images of 70 pixels; a while with 98; and with 182 and 252 and the loss `aligned`. Most of what

@@ -82,7 +82,7 @@ class Recipe:
     b2: float = 0.999
     """Of Adam: how slowly it forgets the squares of gradients; 0.99 for short runs from random numbers."""
     matrices: Literal["adam", "muon"] = "adam"
-    """How the matrices of the encoder's blocks and of the head learn; muon takes fewer steps from random numbers."""
+    """How the matrices of the encoder's blocks and of the head learn: muon steps as far in all their directions."""
     weight_decay: float = 0.01
     decay: Literal["all", "matrices"] = "all"
     """What decays: all parameters as in the official code, or those with two axes and more."""
