@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def predict(folder: Path, out: str, *options: str) -> subprocess.Popen:
-    line = f"predict in --model untrained-nano --input-size 28 --format npy --out {out}"
+    line = f"predict in --model nano --input-size 28 --format npy --out {out}"
     program = "import sys; from dav2_jax.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", program, *line.split(), *options],

@@ -73,4 +73,4 @@ def keep_programs(folder: Path) -> None:
         print(f"{folder}: cannot be made ({error.strerror}), so compiled programs are not kept", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -6,6 +6,7 @@ import sys
 
 import jax
 import numpy as np
+import seeded
 from PIL import Image
 
 from dav2_jax.inference.programs import keep_programs
@@ -19,20 +20,21 @@ def test_programs_are_kept_for_the_next_process(tmp_path):
         "XLA_FLAGS": "--xla_backend_optimization_level=1",
     }
     del environment["JAX_COMPILATION_CACHE_DIR"]
-    line = "predict in.png --model untrained-nano --input-size 28 --format npy"
-    Image.new("RGB", (40, 30), (90, 30, 200)).save(tmp_path / "in.png")
+    line = "predict in.png --model nano --input-size 28 --format npy"
+    Image.fromarray(seeded.photo(40, 60)).save(tmp_path / "in.png")
     results = []
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, *line.split()],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert done.stderr.count("\n") == 1  # the note on random weights; a kept program is loaded without a word
+        assert done.stderr.count("\n") == 1  # the licence; a kept program is loaded without a word
         kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache/programs").glob("jit_apply-*-cache")}
         results.append((kept, np.load(tmp_path / "depth/in.png.npy")))
     (kept, depth), (kept_again, depth_again) = results
     assert kept
     assert kept == kept_again
+    assert np.ptp(depth) > 0
     np.testing.assert_array_equal(depth, depth_again)
     assert (tmp_path / "cache/programs").stat().st_mode & 0o077 == 0  # programs run: nobody else may write them
 
