@@ -79,11 +79,13 @@ class StepEstimate:
 def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> StepEstimate:
     """Compiles the training step of a recipe for a TPU slice such as "v5e-64", from shapes alone. Minutes of one core.
 
+    Of a recipe with several sizes the largest, that of its crops.
     fsdp: chips that share one copy of the state, in place of the recipe's; None: `enough_fsdp`.
     Raises aot.DoesNotFit where the HBM is too small, another Dav2Error for a batch that does not divide among the
     chips, when there is no such slice, and without libtpu, which holds the compiler.
     """
     chip, chips = aot.parse_target(target)
+    recipe = replace(recipe, heights=())
     config = recipe.model_config()
     optimizer = make_optimizer(optimisation(recipe), config)
     frozen_encoder = recipe.feature_weight > 0
@@ -154,7 +156,7 @@ def check(batch: int, parts: int, target: str, fsdp: int | None) -> None:
 
 def abstract_batch(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
     """What the loader gives for a step."""
-    shape = (recipe.batch_size, recipe.size, recipe.size)
+    shape = (recipe.batch_size, recipe.size, recipe.width or recipe.size)
     shapes = {
         "image": ((*shape, 3), jnp.float32),
         "depth" if recipe.loss == "silog" else "disparity": (shape, jnp.float32),

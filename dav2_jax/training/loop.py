@@ -33,7 +33,7 @@ from dav2_jax.files import held
 from dav2_jax.model import depth_anything
 from dav2_jax.model.flops import peak
 from dav2_jax.training import recipe as recipes
-from dav2_jax.training import start
+from dav2_jax.training import sizes, start
 from dav2_jax.training.checkpoint import Checkpoints, export
 from dav2_jax.training.journal import Journal
 from dav2_jax.training.objective import make_augment, make_loss, optimisation, step_flops
@@ -111,14 +111,15 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             frozen_encoder=frozen_encoder,
         )  # fmt: skip
         validation = Validation(
-            config, mesh, held_out, recipe.size, recipe.validate_examples, recipe.batch_size, dtype, recipe.min_depth
-        )
+            config, mesh, held_out, recipe.size, recipe.validate_examples, recipe.batch_size, dtype, recipe.min_depth,
+            recipe.width,
+        )  # fmt: skip
         journal = Journal(run, begun, recipe.steps, speaks=sharding.is_first())
         stack.callback(journal.close)
         for fact in dict.fromkeys(facts):
             journal.say(fact)
         about = {"source": f"training run {run.name}", "by": f"dav2_jax {version}", "recipe": recipes.to_json(recipe)}
-        flops, ceiling = step_flops(recipe), peak(mesh.devices.flat[0].device_kind)
+        ceiling = peak(mesh.devices.flat[0].device_kind)
 
         scores: dict[str, float] = {}
         if held_out and begun == 0 and recipe.weights:
@@ -126,11 +127,14 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             journal.note(0, scores, "validation")
             journal.say("before training: " + _summary(scores))
         behind: tuple[dict[str, jax.Array], Any] | None = None  # the step before: its metrics, and which examples
-        since, waited = time.perf_counter(), 0.0
+        since, waited, flops = time.perf_counter(), 0.0, 0
         for number in range(begun + 1, recipe.steps + 1):
             batch = next(batches)
             shown = {name: batch[name] for name in ("image", "depth", "disparity", "valid") if name in batch}
+            if recipe.heights:
+                batch = sizes.shrunk(batch, sizes.of_step(recipe, number))
             state, metrics = step(state, batch)
+            flops += step_flops(recipe, number)
             _stop_if_not_finite(behind, loader, number - 1)
             behind = metrics, batch["index"]
 
@@ -139,11 +143,11 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
                 now, steps = time.perf_counter(), (number - 1) % recipe.log_every + 1
                 steps = min(steps, number - begun)
                 values["images_per_second"] = steps * recipe.batch_size / (now - since)
-                values["tflops"] = steps * flops / (now - since) / 1e12
+                values["tflops"] = flops / (now - since) / 1e12
                 if ceiling is not None:
                     values["mfu"] = values["tflops"] * 1e12 / (ceiling * mesh.size)
                 values["waiting"] = (batches.waited - waited) / (now - since)
-                since, waited = now, batches.waited
+                since, waited, flops = now, batches.waited, 0
                 journal.note(number, values, "train")
                 journal.step(
                     loss=f"{values['loss']:.4f}", images=f"{values['images_per_second']:.1f}/s",
@@ -178,7 +182,8 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
 
 
 def _geometry(recipe: Recipe) -> Geometry:
-    return Geometry(recipe.size, "depth" if recipe.loss == "silog" else "disparity", flip=recipe.flip)
+    target = "depth" if recipe.loss == "silog" else "disparity"
+    return Geometry(recipe.size, target, flip=recipe.flip, width=recipe.width)
 
 
 def _stop_if_not_finite(behind: tuple[dict[str, jax.Array], jax.Array] | None, loader: Loader, number: int) -> None:

@@ -37,6 +37,11 @@ class Recipe:
     """Sources to validate on. Empty: no validation."""
     size: int = 518
     """Side of the square crops, in pixels, a multiple of 14."""
+    width: int | None = None
+    """Of the crops, which then are size x width, such as 252 x 336, and not square."""
+    heights: tuple[int, ...] = ()
+    """Crops are shrunk to these heights in turn, one a step, for a network that knows many sizes. Validation is at the
+    full size."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     strong: bool = False
@@ -133,6 +138,8 @@ class Recipe:
         wrong = {
             "no --train: give at least one source, such as procedural": not self.train,
             f"--size {self.size}: crops are a multiple of 14": self.size % 14,
+            f"--width {self.width}: crops are a multiple of 14": self.width is not None
+            and (self.width < 14 or self.width % 14),
             f"--mix: {len(self.mix)} shares for {len(self.train)} sources": self.mix
             and len(self.mix) != len(self.train),
             "--loss silog is for --kind metric": self.loss == "silog" and self.kind != "metric",
@@ -154,6 +161,12 @@ class Recipe:
         for text, is_wrong in wrong.items():
             if is_wrong:
                 raise Dav2Error(text)
+        for height in self.heights:
+            if height % 14 or not 14 <= height <= self.size or height * (self.width or self.size) % (14 * self.size):
+                raise Dav2Error(
+                    f"--heights {height}: give multiples of 14 up to --size {self.size}, with which the width, "
+                    f"{self.width or self.size} at full size, is a multiple of 14 as well"
+                )
         if self.freeze not in (None, "encoder", "positions") and not str(self.freeze).isdecimal():
             raise Dav2Error(f"--freeze {self.freeze}: give encoder, positions, or a number of blocks")
         self.model_config()

@@ -25,9 +25,10 @@ from dav2_jax.model.config import ModelConfig
 class Validation:
     """Scores of parameters on sources: call it with parameters as the training state has them.
 
-    The middle square of each image at the size of training, against depth of that size, so the numbers are for
-    comparing steps of a run. Predictions of relative models are aligned to each image, affinely in disparity; metric
-    ones are scored between `near` and `far`, not aligned and not clipped. `dav2 eval` has the protocols of the field.
+    The middle of each image at the size of training, square unless there is a width, against depth of that size, so the
+    numbers are for comparing steps of a run. Predictions of relative models are aligned to each image, affinely in
+    disparity; metric ones are scored between `near` and `far`, not aligned and not clipped. `dav2 eval` has the
+    protocols of the field.
     """
 
     config: ModelConfig
@@ -38,6 +39,7 @@ class Validation:
     batch_size: int
     dtype: Any = jnp.float32
     near: float = 0.001
+    width: int | None = None
 
     def __call__(self, params) -> dict[str, float]:
         """{"d1": .., "abs_rel": .., ..}, and "glass/d1" and the like; of several sources "NAME/d1" too."""
@@ -65,8 +67,9 @@ class Validation:
         some = spread(source, self.examples)
         tagged = "tag" in some[0]
         split = sharding.batch_sharding(self.mesh)
+        geometry = Geometry(self.size, "depth", random=False, extra=("tag",) * tagged, width=self.width)
         loader = Loader(
-            [some], self.batch_size, transform=Geometry(self.size, "depth", random=False, extra=("tag",) * tagged),
+            [some], self.batch_size, transform=geometry,
             shuffle=False, epochs=1, drop_remainder=False, workers=0, sharding=split,
         )  # fmt: skip
         return prefetch_to_device(loader, split)

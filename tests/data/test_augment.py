@@ -70,7 +70,7 @@ def test_a_pixel_keeps_its_ray_through_resize_crop_and_flip():
     one = labelled("dot", image, np.ones((height, width)), intrinsics=(150, 160, 99.5, 59.5))
     ray = (111 - 99.5) / 150, (71 - 59.5) / 160
     for flip in (False, True):
-        view = View(238, 392, 20, 100, 210, flip)
+        view = View(238, 392, 20, 100, 210, 210, flip)
         gray = augment.view_image(image, view)[..., 0].clip(0)
         rows, columns = np.mgrid[:210, :210]
         at = (gray * columns).sum() / gray.sum(), (gray * rows).sum() / gray.sum()
@@ -86,7 +86,23 @@ def test_views_depend_on_the_seed_alone_and_cover_the_image():
     assert {view.left for view in views} == set(range(42 - 28 + 1))
     assert 0.4 < np.mean([view.flip for view in views]) < 0.6
     still = Geometry(28, random=False)
-    assert {still.view(56, 84, seed) for seed in range(9)} == {View(28, 42, 0, 7, 28, False)}
+    assert {still.view(56, 84, seed) for seed in range(9)} == {View(28, 42, 0, 7, 28, 28, False)}
+
+
+@pytest.mark.parametrize("size", [(60, 90), (90, 60), (37, 53), (500, 300), (56, 84), (240, 320)])
+@pytest.mark.parametrize("crop", [(56, 84), (84, 56), (56, 56), (28, 126)])
+def test_an_image_is_made_just_large_enough_for_its_crop(size, crop):
+    view = Geometry(crop[0], width=crop[1]).view(*size, seed=4)
+    assert (view.rows, view.columns) == crop
+    room = view.height - view.rows - view.top, view.width - view.columns - view.left
+    assert min(view.top, view.left, *room) >= 0
+    assert min(view.height - crop[0], view.width - crop[1]) < 14
+    assert augment.view_image(seeded.photo(*size), view).shape == (*crop, 3)
+    assert augment.view_map(np.zeros(size), view).shape == crop
+
+
+def test_a_crop_of_the_shape_of_the_image_is_all_of_it():
+    assert Geometry(56, width=84).view(112, 168, 5) == View(56, 84, 0, 0, 56, 84, Geometry(56).view(112, 168, 5).flip)
 
 
 def test_uint8_is_the_rounded_float():

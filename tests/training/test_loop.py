@@ -23,6 +23,7 @@ from dav2_jax.convert.convert import convert
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import held
 from dav2_jax.model import config
+from dav2_jax.model.flops import model_flops
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.loop import train
 from dav2_jax.training.recipe import Recipe
@@ -34,6 +35,7 @@ from pathlib import Path
 import jax
 from dav2_jax.cli import main
 from dav2_jax.model import config
+from dav2_jax.model.flops import model_flops
 config.PRESETS["tiny"] = config.ModelConfig("tiny", 32, 2, 2, "mlp", 8, (8, 8, 8, 8), (0, 0, 1, 1), input_size=28)
 sys.exit(main(["train", *sys.argv[1:]]))
 """
@@ -253,6 +255,23 @@ def test_ctrl_c_saves_and_stops_and_the_same_command_goes_on(undisturbed, data, 
     assert_same(parameters(run), parameters(undisturbed))
 
 
+def test_images_of_two_sizes_in_turn_and_on_in_the_same_turn(recipe, tmp_path):
+    one = {"devices": jax.devices()[:1]}
+    mixed = dataclasses.replace(recipe, width=56, heights=(28, 14, 14), steps=8, log_every=1, validate=())
+    train(mixed, tmp_path / "whole", **one)
+    shutil.copytree(tmp_path / "whole", tmp_path / "on")
+    shutil.rmtree(tmp_path / "on" / "checkpoints" / "8")  # goes on from step 4, whose turn is the last
+    (tmp_path / "on" / "metrics.jsonl").unlink()
+    shutil.rmtree(tmp_path / "on" / "last.ckpt")
+    train(mixed, tmp_path / "on", **one)
+    assert_same(parameters(tmp_path / "on"), parameters(tmp_path / "whole"))
+    runs = [[entry["loss"] for entry in entries(tmp_path / name, "train")] for name in ("whole", "on")]
+    assert runs[0][4:] == runs[1]
+    work = [entry["tflops"] / entry["images_per_second"] for entry in entries(tmp_path / "whole", "train")]
+    whole, quarter = (3 * model_flops(TINY, *size) / 1e12 for size in ((28, 56), (14, 28)))
+    np.testing.assert_allclose(work, [whole, quarter, quarter, whole, quarter, quarter, whole, quarter], rtol=1e-6)
+
+
 def test_what_is_not_finite_stops_with_the_step_and_its_examples(recipe, data, tmp_path, monkeypatch):
     from dav2_jax.training import loop
 
@@ -304,6 +323,9 @@ def test_beside_a_frozen_encoder_and_on_without_its_file(undisturbed, recipe, tm
     [
         ({"train": ()}, "no --train"),
         ({"size": 30}, "--size 30: crops are a multiple of 14"),
+        ({"width": 30}, "--width 30: crops are a multiple of 14"),
+        ({"heights": (14, 42)}, "--heights 42: give multiples of 14 up to --size 28"),
+        ({"heights": (14,), "width": 42}, "--heights 14: .* the width, 42 at full size, is a multiple of 14 as well"),
         ({"loss": "silog"}, "--loss silog is for --kind metric"),
         ({"kind": "metric"}, "--loss fixed_scale is for --kind relative"),
         ({"mix": (1.0, 2.0)}, "--mix: 2 shares for 1 sources"),
