@@ -25,6 +25,7 @@ lint: $(VENV)/test.stamp
 nano: export XLA_FLAGS = --xla_force_host_platform_device_count=2
 nano: $(VENV)/test.stamp
 	$(BIN)/dav2 data prepare 'procedural?count=7000&seed=3&height=252&width=336' scenes/clean
+	$(BIN)/dav2 data prepare 'procedural?count=9000&seed=5&height=252&width=336' scenes/more
 	$(BIN)/dav2 data prepare 'procedural?count=1500&seed=4&height=252&width=336&style=worn' scenes/worn
 	$(BIN)/dav2 data prepare 'procedural?count=256&seed=7001&height=252&width=336' scenes/held-out
 	$(BIN)/dav2 train nano --out runs/nano-70
@@ -33,7 +34,8 @@ nano: $(VENV)/test.stamp
 	$(BIN)/dav2 train nano --out runs/nano-182 --weights runs/nano-98 --loss aligned --size 182 --steps 3000 \
 		--schedule constant --warmup 60 --encoder-lr 8e-4 --ema 0.9975 --validate-every 500
 	$(BIN)/dav2 train nano --out runs/nano-252 --weights runs/nano-182 --loss aligned --gradient-weight 1 --size 252 \
-		--steps 1500 --schedule linear --warmup 40 --encoder-lr 8e-4 --ema 0.996 --validate-every 300
+		--width 336 --heights 252 126 252 168 252 210 --steps 2200 --schedule linear --warmup 40 --encoder-lr 8e-4 \
+		--ema 0.996 --validate-every 400
 	$(BIN)/dav2 convert runs/nano-252 dav2_jax/assets/nano.ckpt --dtype float16 --licence Apache-2.0 --overwrite
 
 clean:

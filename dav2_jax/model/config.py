@@ -106,6 +106,6 @@ PRESETS = {row.encoder: row for row in [
     ModelConfig("base",    768,   12,   12, "mlp",        128, (96, 192, 384, 768),     (2, 5, 8, 11)),
     ModelConfig("large",  1024,   24,   16, "mlp",        256, (256, 512, 1024, 1024),  (4, 11, 17, 23)),
     ModelConfig("giant",  1536,   40,   24, "swiglu",     384, (1536, 1536, 1536, 1536), (9, 19, 29, 39)),
-    ModelConfig("nano",    192,    6,    3, "mlp",         32, (96, 96, 96, 96),        (1, 2, 4, 5), input_size=224),
+    ModelConfig("nano",    192,    6,    3, "mlp",         32, (96, 96, 96, 96),        (1, 2, 4, 5), input_size=210),
 ]}
 # fmt: on

@@ -1,7 +1,7 @@
 """Scores of the model that comes along on scenes that it was not trained on, for its card: one row for each size.
 
-python tests/benchmarks/nano.py --sizes 182 252
-python tests/benchmarks/nano.py --whole --sizes 126 154 168 182 196 210 224 238 252
+python tests/benchmarks/nano.py
+python tests/benchmarks/nano.py --whole --sizes 126 154 168 182 196 210 224 238 252 280 308
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from dav2_jax.training.validate import Validation
 PARTS = ("", "plain/", "glass/", "mirror/", "thin/")
 
 
-def scores(model: dav2.Model, size: int, scenes: int) -> dict[str, float]:
-    """Of the middle square of scenes of 4 : 3, after affine alignment in disparity of each image."""
+def scores(model: dav2.Model, size: int, width: int, scenes: int) -> dict[str, float]:
+    """Of scenes of 4 : 3, or of their middle square, after affine alignment in disparity of each image."""
     source = open_source(f"procedural?count={scenes}&seed=7001&height={size}&width={round(size * 4 / 3)}")
     mesh = sharding.make_mesh(jax.devices())
-    validation = Validation(model.config, mesh, (source,), size, scenes, batch_size=16)
-    return validation(jax.tree.map(jnp.asarray, model.params))
+    validation = Validation(model.config, mesh, (source,), size, scenes, batch_size=16, width=width)
+    return validation(jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), model.params))
 
 
 def whole(model: dav2.Model, sizes: list[int], scenes: int) -> None:
-    """As `dav2 predict` sees images of 182 x 243; then a constant and a ramp from top to bottom, as well aligned."""
-    source = open_source(f"procedural?count={scenes}&seed=7001&height=182&width=243")
+    """As `dav2 predict` sees images of 252 x 336; then a constant and a ramp from top to bottom, as well aligned."""
+    source = open_source(f"procedural?count={scenes}&seed=7001&height=252&width=336")
     examples = [source[index] for index in range(scenes)]
     images, depth, valid = (np.stack([e[name] for e in examples]) for name in ("image", "depth", "valid"))
 
@@ -51,9 +51,9 @@ def whole(model: dav2.Model, sizes: list[int], scenes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[182, 252])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[252])
     parser.add_argument("--scenes", type=int, default=256)
-    parser.add_argument("--whole", action="store_true", help="whole images instead of middle squares")
+    parser.add_argument("--whole", action="store_true", help="as dav2 predict sees them, at many sizes")
     options = parser.parse_args()
     model = dav2.load(options.model)
     if options.whole:
@@ -61,9 +61,10 @@ def main() -> None:
     print("| size | " + " | ".join(f"{part or 'all/'}d1, abs_rel" for part in PARTS) + " |")
     print("|---" * (1 + len(PARTS)) + "|")
     for size in options.sizes:
-        found = scores(model, size, options.scenes)
-        cells = (f"{found[part + 'd1']:.3f}, {found[part + 'abs_rel']:.3f}" for part in PARTS)
-        print(f"| {size} | " + " | ".join(cells) + " |", flush=True)
+        for width in (size, size * 4 // 3):
+            found = scores(model, size, width, options.scenes)
+            cells = (f"{found[part + 'd1']:.3f}, {found[part + 'abs_rel']:.3f}" for part in PARTS)
+            print(f"| {size} x {width} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
