@@ -116,7 +116,7 @@ def run_training(
     show = (lambda line: None) if file == "-" else (lambda line: print(line, flush=True))
     show(
         f"compiler estimates, not measurements: jax {jax.__version__}, a training step of {recipe}, {base.dtype}, "
-        f"{base.size} x {base.size} pixels, remat {base.remat}\n"
+        f"{base.crop[0]} x {base.crop[1]} pixels, remat {base.remat}\n"
         "batch is of all chips, and all other numbers are for one chip; below each row, what chips exchange"
     )
     show(STEP_COLUMNS.format(*STEP_NAMES))

@@ -113,6 +113,11 @@ def nearest_index(size_in: int, size_out: int) -> np.ndarray:
     return np.minimum(np.floor(np.arange(size_out) * step), size_in - 1).astype(np.int32)
 
 
+def centre_index(size_in: int, size_out: int) -> np.ndarray:
+    """[out]: the input pixel under the centre of each output pixel."""
+    return (2 * np.arange(size_out) + 1) * size_in // (2 * size_out)
+
+
 def matrix(taps: ResizeTaps, size_in: int) -> sparse.csr_array:
     """The resize of one axis as a sparse matrix [out, in]: several times faster than gathering in NumPy."""
     from scipy import sparse

@@ -123,8 +123,7 @@ def view_intrinsics(example: Example, view: View) -> np.ndarray:
 
 def _short_side(height: int, width: int, crop: tuple[int, int]) -> int:
     """The least input size, but for rounding, at which an image is no smaller than the crop."""
-    needed = max(crop[0] / height, crop[1] / width) * min(height, width)
-    return max(min(crop), math.ceil(needed - 1e-6))
+    return math.ceil(max(crop[0] / height, crop[1] / width) * min(height, width) - 1e-6)
 
 
 def _within(taps: ResizeTaps, start: int, count: int) -> tuple[ResizeTaps, slice]:

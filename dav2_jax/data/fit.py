@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.resize import centre_index
 
 _ASPECT = 0.02  # how far the two may differ in shape: 1296 x 968 and 640 x 480, a pair of ScanNet, differ by 0.004
 
@@ -35,8 +36,7 @@ def fit(
 
         resized = Image.fromarray(image).resize((deep_wide, deep_high), Image.Resampling.BICUBIC)
         return np.asarray(resized), depth, (deep_wide / wide, deep_high / high)
-    rows = (2 * np.arange(high) + 1) * deep_high // (2 * high)
-    columns = (2 * np.arange(wide) + 1) * deep_wide // (2 * wide)
+    rows, columns = centre_index(deep_high, high), centre_index(deep_wide, wide)
     return image, depth[rows[:, None], columns], (1.0, 1.0)
 
 

@@ -156,7 +156,7 @@ def check(batch: int, parts: int, target: str, fsdp: int | None) -> None:
 
 def abstract_batch(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
     """What the loader gives for a step."""
-    shape = (recipe.batch_size, recipe.size, recipe.width or recipe.size)
+    shape = (recipe.batch_size, *recipe.crop)
     shapes = {
         "image": ((*shape, 3), jnp.float32),
         "depth" if recipe.loss == "silog" else "disparity": (shape, jnp.float32),

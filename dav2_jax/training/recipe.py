@@ -114,6 +114,11 @@ class Recipe:
     validate_examples: int = 200
     """Examples of each source to validate on, spread evenly."""
 
+    @property
+    def crop(self) -> tuple[int, int]:
+        """(height, width) of the crops."""
+        return self.size, self.width or self.size
+
     def model_config(self) -> ModelConfig:
         """The network. Raises Dav2Error for an unknown size."""
         if self.encoder not in PRESETS:
@@ -162,10 +167,10 @@ class Recipe:
             if is_wrong:
                 raise Dav2Error(text)
         for height in self.heights:
-            if height % 14 or not 14 <= height <= self.size or height * (self.width or self.size) % (14 * self.size):
+            if height % 14 or not 14 <= height <= self.size or height * self.crop[1] % (14 * self.size):
                 raise Dav2Error(
                     f"--heights {height}: give multiples of 14 up to --size {self.size}, with which the width, "
-                    f"{self.width or self.size} at full size, is a multiple of 14 as well"
+                    f"{self.crop[1]} at full size, is a multiple of 14 as well"
                 )
         if self.freeze not in (None, "encoder", "positions") and not str(self.freeze).isdecimal():
             raise Dav2Error(f"--freeze {self.freeze}: give encoder, positions, or a number of blocks")

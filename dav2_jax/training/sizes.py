@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 
 import jax
-import numpy as np
 
 from dav2_jax.data import strong
+from dav2_jax.resize import centre_index
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import Batch
 
@@ -20,7 +20,7 @@ MAPS = ("depth", "disparity", "valid")
 
 def of_step(recipe: Recipe, number: int) -> tuple[int, int]:
     """(height, width) of the images of this step, counted from 1."""
-    height, width = recipe.size, recipe.width or recipe.size
+    height, width = recipe.crop
     if recipe.heights:
         wanted = recipe.heights[(number - 1) % len(recipe.heights)]
         height, width = wanted, width * wanted // height
@@ -35,10 +35,6 @@ def shrunk(batch: Batch, size: tuple[int, int]) -> Batch:
     out["image"] = jax.image.resize(images, (len(images), *size, 3), "cubic", antialias=True)
     for name in MAPS:
         if name in batch:
-            rows, columns = map(_centres, batch[name].shape[1:], size)
+            rows, columns = map(centre_index, batch[name].shape[1:], size)
             out[name] = batch[name][:, rows[:, None], columns]
     return out
-
-
-def _centres(old: int, new: int) -> np.ndarray:
-    return (2 * np.arange(new) + 1) * old // (2 * new)

@@ -26,7 +26,7 @@ def scores(model: dav2.Model, size: int, width: int, scenes: int) -> dict[str, f
     source = open_source(f"procedural?count={scenes}&seed=7001&height={size}&width={round(size * 4 / 3)}")
     mesh = sharding.make_mesh(jax.devices())
     validation = Validation(model.config, mesh, (source,), size, scenes, batch_size=16, width=width)
-    return validation(jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), model.params))
+    return validation(jax.tree.map(jnp.asarray, model.params))
 
 
 def whole(model: dav2.Model, sizes: list[int], scenes: int) -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     print("| size | " + " | ".join(f"{part or 'all/'}d1, abs_rel" for part in PARTS) + " |")
     print("|---" * (1 + len(PARTS)) + "|")
     for size in options.sizes:
-        for width in (size, size * 4 // 3):
+        for width in (size, size * 4 // 3 // 14 * 14):
             found = scores(model, size, width, options.scenes)
             cells = (f"{found[part + 'd1']:.3f}, {found[part + 'abs_rel']:.3f}" for part in PARTS)
             print(f"| {size} x {width} | " + " | ".join(cells) + " |", flush=True)

@@ -35,7 +35,6 @@ from pathlib import Path
 import jax
 from dav2_jax.cli import main
 from dav2_jax.model import config
-from dav2_jax.model.flops import model_flops
 config.PRESETS["tiny"] = config.ModelConfig("tiny", 32, 2, 2, "mlp", 8, (8, 8, 8, 8), (0, 0, 1, 1), input_size=28)
 sys.exit(main(["train", *sys.argv[1:]]))
 """
