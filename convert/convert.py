@@ -15,17 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import dav2_jax
-from dav2_jax import checkpoint, hub
-from dav2_jax.checkpoint import Header
-from dav2_jax.convert import hf_config, recognise
+from dav2_jax.convert import hf_config
+from dav2_jax.convert import recognize as recognise
 from dav2_jax.convert.keymap import Entry, Names, entries
-from dav2_jax.convert.recognise import Told
+from dav2_jax.convert.recognize import Told
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.torch_file import open_weights
 from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import Kind, ModelConfig, Taps
 from dav2_jax.model.depth_anything import Params
+from dav2_jax.weights import checkpoint, hub
+from dav2_jax.weights.checkpoint import Header
 
 Target = Literal["checkpoint", "official", "hf"]
 Stored = Literal["float32", "bfloat16", "float16"]

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from dav2_jax.convert.recognise import APACHE, NON_COMMERCIAL, UNKNOWN_LICENCE, Told
+from dav2_jax.convert.recognize import APACHE, NON_COMMERCIAL, UNKNOWN_LICENCE, Told
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import GRID, MLP_RATIO, PATCH, PRESETS, ModelConfig
 

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dav2_jax.checkpoint import flatten
 from dav2_jax.model.config import PATCH, ModelConfig
 from dav2_jax.model.depth_anything import abstract_params
+from dav2_jax.weights.checkpoint import flatten
 
 Names = Literal["official", "hf", "dinov2", "hf-dinov2"]
 

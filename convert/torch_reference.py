@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dav2_jax import checkpoint
 from dav2_jax.convert import hf_config
 from dav2_jax.convert.convert import Weights, torch_tensors
 from dav2_jax.convert.keymap import entries
-from dav2_jax.convert.recognise import scheme_of
+from dav2_jax.convert.recognize import scheme_of
 from dav2_jax.convert.torch_file import open_weights
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.preprocess import network_size
 from dav2_jax.model.config import GRID, PATCH, ModelConfig
+from dav2_jax.weights import checkpoint
 
 
 def torch_reference(

@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax import assets, hub
+from dav2_jax import assets
 from dav2_jax.convert.convert import Weights, load_tensors, open_source
-from dav2_jax.convert.recognise import Told
+from dav2_jax.convert.recognize import Told
 from dav2_jax.convert.torch_reference import torch_reference
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
+from dav2_jax.image.read import read_image
 from dav2_jax.inference.preprocess import network_size, postprocess, preprocess
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
-from dav2_jax.photo import read_image
+from dav2_jax.weights import hub
 
 STRIDE = 4  # of the files that `save` writes
 

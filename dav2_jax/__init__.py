@@ -12,10 +12,10 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "dav2_jax.hub",
+    "load": "dav2_jax.weights.hub",
     "Model": "dav2_jax.inference.predictor",
     "Depth": "dav2_jax.inference.depth",
-    "align_to_metric": "dav2_jax.evaluation.align",
+    "align_to_metric": "dav2_jax.inference.align",
     "ModelConfig": "dav2_jax.model.config",
     "PRESETS": "dav2_jax.model.config",
     "Dav2Error": "dav2_jax.errors",

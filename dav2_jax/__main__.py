@@ -5,7 +5,7 @@ import sys
 
 def main() -> int:
     try:
-        from dav2_jax import cli
+        from dav2_jax.cli import main as cli
     except KeyboardInterrupt:
         print("dav2: interrupted", file=sys.stderr)
         return 130

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax.data.scenes.camera import aim
-from dav2_jax.data.scenes.shapes import PLACES, Material, Scene, by_kind, join, shape
+from dav2_jax.scenes.camera import aim
+from dav2_jax.scenes.shapes import PLACES, Material, Scene, by_kind, join, shape
 
 
 def material(count: int, optics=0, thin=0, colour=0.5) -> Material:

@@ -15,15 +15,15 @@ import seeded
 import torch
 
 import dav2_jax as dav2
-from dav2_jax.checkpoint import Header
 from dav2_jax.convert.convert import Weights, convert, load_tensors, map_tensors
 from dav2_jax.convert.keymap import entries
-from dav2_jax.convert.recognise import Told
+from dav2_jax.convert.recognize import Told
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.verify import verify
 from dav2_jax.inference.preprocess import preprocess
 from dav2_jax.model import ops
 from dav2_jax.model.config import PRESETS
+from dav2_jax.weights.checkpoint import Header
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODERS = {"vits": "small", "vitb": "base", "vitl": "large", "vitg": "giant"}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import dav2_jax as dav2
-from dav2_jax import hub
 from dav2_jax.evaluation import metrics
+from dav2_jax.weights import hub
 
 LEAST = 0.7
 SCENES = Path(__file__).parent / "scenes" / "held_out.npz"

@@ -39,7 +39,7 @@ def test_import_of_all_public_names_initialises_no_device():
 
 
 def test_public_names():
-    assert dav2_jax.load.__module__ == "dav2_jax.hub"
+    assert dav2_jax.load.__module__ == "dav2_jax.weights.hub"
     assert dav2_jax.PRESETS["small"].width == 384
     assert set(dav2_jax.__all__) == set(dir(dav2_jax))
     assert dav2_jax.__version__ in (Path(__file__).parents[1] / "pyproject.toml").read_text()
@@ -69,5 +69,7 @@ def test_convert_and_configs_ship_inside_the_package(tmp_path):
     assets = [file for file in (root / "dav2_jax/assets").rglob("*") if file.is_file() and file.suffix != ".pyc"]
     assert {str(file.relative_to(root)) for file in assets} <= names
     assert {"dav2_jax/assets/room.jpg", "dav2_jax/assets/nano.ckpt/config.json", "dav2_jax/assets/nano.md"} <= names
-    assert {f"dav2_jax/native/{file.name}" for file in (root / "dav2_jax/native").iterdir() if file.is_file()} <= names
+    assert {
+        f"dav2_jax/kernels/cpu/{file.name}" for file in (root / "dav2_jax/native").iterdir() if file.is_file()
+    } <= names
     assert not [name for name in names if name.startswith(("convert/", "configs/", "tests/"))]

@@ -17,7 +17,7 @@ import numpy as np
 from dav2_jax.data import example as examples
 from dav2_jax.data.example import Example
 from dav2_jax.errors import Dav2Error
-from dav2_jax.resize import ResizeTaps, cubic_taps, matrix, nearest_index, network_size
+from dav2_jax.image.resize import ResizeTaps, cubic_taps, matrix, nearest_index, network_size
 
 
 class View(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import MAX_PIXELS
+from dav2_jax.image.read import MAX_PIXELS
 
 
 def read(path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
-from dav2_jax.resize import centre_index
+from dav2_jax.image.resize import centre_index
 
 _ASPECT = 0.02  # how far the two may differ in shape: 1296 x 968 and 640 x 480, a pair of ScanNet, differ by 0.004
 

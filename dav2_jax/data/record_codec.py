@@ -27,7 +27,7 @@ import numpy as np
 
 from dav2_jax.data.example import TAGS, Example
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import MAX_PIXELS
+from dav2_jax.image.read import MAX_PIXELS
 
 FLOAT_MAPS = ("depth", "disparity", "sensor_depth")
 SMALL_MAPS = {"valid": np.bool_, "tag": np.uint8}

@@ -28,7 +28,9 @@ _READERS = "dav2_jax.data.readers"
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 DATASETS = {
-    "procedural": Dataset("dav2_jax.data.procedural:source", "endless scenes of our own with exact depth; no path"),
+    "procedural": Dataset(
+        "dav2_jax.data.readers.procedural:source", "endless scenes of our own with exact depth; no path"
+    ),
     "records": Dataset("dav2_jax.data.records:source", "a folder that dav2 data prepare wrote"),
     "tfds": Dataset("dav2_jax.data.tfds_folder:source", "a prepared TFDS dataset, by its name or folder"),
     "own": Dataset(f"{_READERS}.own:source", "your own photos and depth: a folder, or a CSV file"),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dav2_jax.resize import MEAN, STD
+from dav2_jax.image.resize import MEAN, STD
 
 RATIOS = 256  # shapes of a rectangle that CutMix chooses from
 

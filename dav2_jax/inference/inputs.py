@@ -18,8 +18,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from dav2_jax.image.read import photo_extensions
 from dav2_jax.inference.formats import FORMATS
-from dav2_jax.photo import photo_extensions
 
 
 class Input(NamedTuple):

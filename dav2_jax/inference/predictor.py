@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image.read import MAX_PIXELS, read_image
 from dav2_jax.inference import pipeline
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.geometry import focal_from_exif
@@ -23,7 +24,6 @@ from dav2_jax.inference.programs import Programs
 from dav2_jax.model import depth_anything, ops
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.depth_anything import Params
-from dav2_jax.photo import MAX_PIXELS, read_image
 from dav2_jax.sharding import inference_devices
 
 Resize = Literal["photo", "network"]

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dav2_jax.image.resize import MEAN, STD, matrix, network_size
 from dav2_jax.model import ops
-from dav2_jax.resize import MEAN, STD, matrix, network_size
 
 
 def preprocess(image: np.ndarray, input_size: int = 518) -> np.ndarray:

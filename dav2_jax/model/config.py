@@ -8,7 +8,7 @@ Sources: DINOv2's model table, and `model_configs` and `intermediate_layer_idx` 
 import dataclasses
 from typing import Literal, get_args
 
-from dav2_jax.resize import PATCH as PATCH  # beside the other sizes of the network
+from dav2_jax.image.resize import PATCH as PATCH  # beside the other sizes of the network
 
 GRID = 37  # the position table holds GRID x GRID patches: 518 x 518 pixels
 MLP_RATIO = 4

@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dav2_jax.model import attention_tpu, cpu_kernel, remat, resize_conv_tpu, tpu_kernel
-from dav2_jax.resize import ResizeTaps, linear_taps
-from dav2_jax.resize import cubic_taps as cubic_taps  # beside the other ops for those who use it
+from dav2_jax.image.resize import ResizeTaps, linear_taps
+from dav2_jax.image.resize import cubic_taps as cubic_taps  # beside the other ops for those who use it
+from dav2_jax.kernels.cpu import operations as cpu_kernel
+from dav2_jax.kernels.tpu import attention as attention_tpu
+from dav2_jax.kernels.tpu import operation as tpu_kernel
+from dav2_jax.kernels.tpu import resize_conv as resize_conv_tpu
+from dav2_jax.model import remat
 
 PRECISION = lax.Precision.HIGHEST
 LAYER_NORM_EPS = 1e-6

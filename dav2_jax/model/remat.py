@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from dav2_jax.model import cpu_kernel
+from dav2_jax.kernels.cpu import operations as cpu_kernel
 
 Remat = Literal["none", "products", "blocks"]
 _PRODUCT = "product"

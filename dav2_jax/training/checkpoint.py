@@ -17,10 +17,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dav2_jax import checkpoint, sharding
+from dav2_jax import sharding
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.training.step import TrainState
+from dav2_jax.weights import checkpoint
 
 KEPT = 2  # checkpoints; the one before the last is there while the last is being written
 

@@ -11,7 +11,7 @@ import functools
 import jax
 
 from dav2_jax.data import strong
-from dav2_jax.resize import centre_index
+from dav2_jax.image.resize import centre_index
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import Batch
 

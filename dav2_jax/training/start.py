@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dav2_jax import checkpoint, sharding
+from dav2_jax import sharding
 from dav2_jax.data.example import TAGS, Example
 from dav2_jax.data.source import Source
 from dav2_jax.data.sources import open_source
@@ -21,6 +21,7 @@ from dav2_jax.files import atomic
 from dav2_jax.training import features
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.recipe import Recipe
+from dav2_jax.weights import checkpoint
 
 # Fields that may differ when a run goes on: they change its speed or its reports, and not its result.
 FREE = {
@@ -127,7 +128,7 @@ def weights(recipe: Recipe) -> dict[str, Any]:
 
 
 def _loaded(name: str, encoder: str) -> dict[str, Any]:
-    from dav2_jax import hub
+    from dav2_jax.weights import hub
 
     model = hub.load(name)
     if model.config.encoder != encoder:
@@ -137,7 +138,7 @@ def _loaded(name: str, encoder: str) -> dict[str, Any]:
 
 def licence(recipe: Recipe) -> str:
     """Of what is trained: that of the weights it started from, or yours."""
-    from dav2_jax import hub
+    from dav2_jax.weights import hub
 
     if recipe.weights is None:
         return "yours: trained from random numbers"

@@ -44,7 +44,7 @@ def end_to_end(arguments: argparse.Namespace) -> dict:
 
     import jax
 
-    from dav2_jax import cli
+    from dav2_jax.cli import main as cli
 
     compiled: Counter[str] = Counter()
 
@@ -106,7 +106,7 @@ def _load(arguments: argparse.Namespace):
 
 
 def _pixels(path: Path) -> np.ndarray:
-    from dav2_jax.photo import read_image
+    from dav2_jax.image.read import read_image
 
     return read_image(path)[0]
 

@@ -30,7 +30,7 @@ from dav2_jax.data.augment import Geometry
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.loader import Loader
 from dav2_jax.data.source import Source
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 KINDS = {"png + npy": (".png", ".npy"), "png + png16": (".png", ".png"), "jpg + npy": (".jpg", ".npy")}

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax.data import procedural
 from dav2_jax.data.example import TAGS
+from dav2_jax.data.readers import procedural
 
 
 def speed(batch: int, options: argparse.Namespace) -> str:

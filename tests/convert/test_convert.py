@@ -12,15 +12,15 @@ import torch
 import transformers
 
 import dav2_jax as dav2
-from dav2_jax import checkpoint
 from dav2_jax.convert.convert import convert, open_source
-from dav2_jax.convert.recognise import Told
+from dav2_jax.convert.recognize import Told
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.torch_file import open_weights
 from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
 from dav2_jax.convert.verify import verify
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.preprocess import preprocess
+from dav2_jax.weights import checkpoint
 
 
 def tensors(path) -> dict[str, np.ndarray]:

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from dav2_jax.checkpoint import flatten
 from dav2_jax.convert.keymap import LAYOUTS, entries
 from dav2_jax.model.config import PRESETS
 from dav2_jax.model.depth_anything import abstract_params
+from dav2_jax.weights.checkpoint import flatten
 
 
 @pytest.mark.parametrize("preset", PRESETS)

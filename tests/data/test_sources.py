@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dav2_jax import cli
+from dav2_jax.cli import main as cli
 from dav2_jax.data.sources import DATASETS, open_source
 from dav2_jax.errors import Dav2Error
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dav2_jax.data.example import TAGS
-from dav2_jax.evaluation import align
 from dav2_jax.evaluation.metrics import MIN_VALID, NAMES, align_affine, image_metrics, mean, tag_metrics, totals
+from dav2_jax.inference import align
 from dav2_jax.sharding import batch_sharding, make_mesh
 
 metrics = jax.jit(image_metrics)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dav2_jax.checkpoint import flatten
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import PRESETS, ModelConfig
+from dav2_jax.weights.checkpoint import flatten
 
 TINY = PRESETS["small"].replace(
     encoder="tiny", width=48, depth=11, heads=3, features=16, out_channels=(8, 16, 24, 32), taps=(1, 4, 9, 10)

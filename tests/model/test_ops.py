@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dav2_jax.image.resize import cubic_taps, linear_taps, matrix
 from dav2_jax.model import ops
-from dav2_jax.resize import cubic_taps, linear_taps, matrix
 
 rng = np.random.default_rng(0)
 

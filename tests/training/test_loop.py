@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import dav2_jax as dav2
-from dav2_jax import cli
+from dav2_jax.cli import main as cli
 from dav2_jax.convert.convert import convert
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import held

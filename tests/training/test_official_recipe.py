@@ -7,11 +7,11 @@ import torch
 import transformers
 
 from dav2_jax import sharding
-from dav2_jax.checkpoint import flatten
 from dav2_jax.convert.convert import load_tensors, open_source
 from dav2_jax.convert.torch_reference import _official_positions
 from dav2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from dav2_jax.training.step import init_state, make_step
+from dav2_jax.weights.checkpoint import flatten
 
 STEPS, LR = 20, 1e-4  # twenty times the official rate, so that twenty steps go somewhere
 FLIPS = [0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1]  # of whole batches, as the script decides them

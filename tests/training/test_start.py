@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from dav2_jax import checkpoint
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.training import start
 from dav2_jax.training.recipe import Recipe
+from dav2_jax.weights import checkpoint
 
 asked: list[int] = []
 

@@ -24,7 +24,7 @@ from dav2_jax.data import listing
 from dav2_jax.data.example import Example
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 Scene = Literal[
     "indoor", "outdoor", "non_real", "transparent_reflective", "adverse_style", "aerial", "underwater", "object"

@@ -27,7 +27,7 @@ from dav2_jax.data import depth_files, listing
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 _INTRINSICS = (886.81, 927.06, 511.5, 383.5)  # at 1024 x 768, the size of every image
 _DOMAINS = {"indoors": ("indoors",), "outdoor": ("outdoor",), "all": ("indoors", "outdoor")}

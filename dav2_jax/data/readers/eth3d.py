@@ -29,7 +29,7 @@ from dav2_jax.data import depth_files, listing
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _ROWS = 256  # looked up at a time: at 24 megapixels each array of the whole would have 200 MB

@@ -34,7 +34,7 @@ from dav2_jax.data import depth_files, layout
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 SPLIT_TABLE = "metadata_images_split_scene_v1.csv"
 CAMERA_TABLE = "metadata_camera_parameters.csv"

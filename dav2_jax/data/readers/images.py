@@ -22,8 +22,8 @@ from dav2_jax.data import listing, tar_index
 from dav2_jax.data.example import Example
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image.read import photo_extensions, read_image
 from dav2_jax.inference.formats import FORMATS
-from dav2_jax.photo import photo_extensions, read_image
 
 _PICTURES = tuple(format.suffix for format in FORMATS.values() if format.suffix.endswith(".png"))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from dav2_jax.data import depth_files, layout
 from dav2_jax.data.example import Example, from_disparity
 from dav2_jax.data.source import Source
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 FOCAL = 480.0
 BASELINE = 0.1  # metres: depth is FOCAL * BASELINE / disparity

@@ -31,7 +31,7 @@ from dav2_jax.data import depth_files, layout
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 PARTS = {"train": ("train/",), "val": ("val/",), "all": ("train/", "val/", "")}
 

@@ -31,7 +31,7 @@ from dav2_jax.data.own_pairs import Entry, in_csv, in_folder
 from dav2_jax.data.source import Source
 from dav2_jax.data.stated import stated
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 Unit = Literal["metres", "disparity"]
 

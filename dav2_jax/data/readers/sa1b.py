@@ -25,7 +25,7 @@ from dav2_jax.data.example import Example
 from dav2_jax.data.readers.images import read_from_tar
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 _MAX_BYTES = 100_000_000  # of a .json; true ones have up to some MB
 

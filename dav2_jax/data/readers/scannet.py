@@ -28,7 +28,7 @@ from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.fit import fit
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 _STEPS = np.float32(1000)  # a metre
 _FILES = ("intrinsic/intrinsic_{}.txt", "intrinsics_{}.txt")

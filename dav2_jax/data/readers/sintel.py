@@ -28,7 +28,7 @@ from dav2_jax.data import depth_files, listing
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 _SKY = 1e6  # metres
 _TAG = np.array(202021.25, "<f4").tobytes()

@@ -24,7 +24,7 @@ import numpy as np
 from dav2_jax.data import depth_files, layout
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.source import Source
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 
 def source(

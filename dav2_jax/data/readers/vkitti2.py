@@ -25,7 +25,7 @@ from dav2_jax.data import depth_files, layout
 from dav2_jax.data.example import Example, labelled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.photo import read_image
+from dav2_jax.image.read import read_image
 
 SKY = 65535
 INTRINSICS = (725.0087, 725.0087, 620.5, 187.0)  # of every frame in the files that were looked at

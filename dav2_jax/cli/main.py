@@ -1,0 +1,157 @@
+"""The command line: `dav2 VERB ...`. Finds the verb, runs it, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import _thread
+import inspect
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+
+import dav2_jax
+from dav2_jax.cli import data
+from dav2_jax.cli.bench import bench
+from dav2_jax.cli.parse import parse, photos_first
+from dav2_jax.cli.predict import predict
+from dav2_jax.cli.train import train, with_recipe
+from dav2_jax.cli.video import video
+from dav2_jax.cli.weights import convert, models, verify
+from dav2_jax.errors import Dav2Error
+
+_HELP = """usage: dav2 VERB ...
+
+Depth Anything V2 in JAX: depth from one photo, with the released weights.
+
+{verbs}
+
+$ dav2 predict photo.jpg      photo to depth, in depth/photo.jpg.color.png
+$ dav2 VERB --help            all about one verb
+$ dav2 VERB ... --debug       with the traceback of an error
+$ dav2 --version
+
+Exit code: 0 all well, 2 wrong command line or input, 130 interrupted, 70 a bug;
+of predict also the number of photos that failed (125: that many or more);
+of verify also 1, a stage is over the tolerance; of video 1, a damaged input."""
+
+VERBS: dict[str, Callable[..., int]] = {
+    "predict": predict,
+    "video": video,
+    "convert": convert,
+    "verify": verify,
+    **{f"data {verb.__name__}": verb for verb in (data.preview, data.check, data.prepare, data.sources)},
+    "train": train,
+    "bench": bench,
+    "models": models,
+}
+GROUPS = {"data": "Datasets: look at them, check them, prepare them (dav2 data --help)."}
+
+
+# Packages of the extra "train".
+_TRAIN = {"optax", "grain", "array_record", "tensorflow_datasets", "google", "h5py", "tensorboardX"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    argv  without the program name; None: those of this process.
+
+    A Dav2Error becomes one line and 2, Ctrl-C one line and 130, a bug one line and 70; `--debug` adds the traceback.
+    When nobody reads the output any more (`dav2 models | head -1`) it ends without a word and with 141, as by SIGPIPE.
+    """
+    own_process = argv is None
+    if own_process:
+        sys.unraisablehook = _where_nothing_can_be_raised
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [argument for argument in argv if argument != "--debug"]
+    try:
+        code = _run(argv)
+        sys.stdout.flush()  # a closed pipe shows here, and not when Python is shutting down
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
+        return 141
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            traceback.print_exc()
+        line, code = _last_words(error)
+        print(f"dav2: {line}", file=sys.stderr)
+        if own_process and isinstance(error, KeyboardInterrupt):
+            _leave(code)
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    group = f"{argv.pop(0)} " if argv and argv[0] in GROUPS else ""
+    word, *arguments = argv or [""]
+    verb = group + word
+    if verb == "--version":
+        print(f"dav2 {dav2_jax.__version__}")
+        return 0
+    if word in ("-h", "--help"):
+        print(_group_help(group) if group else _HELP.format(verbs=_lines(VERBS | GROUPS)))
+        return 0
+    if verb not in VERBS:
+        wrong = f"{word!r} is no verb" if word else "no verb given"
+        known = [name.removeprefix(group) for name in VERBS | GROUPS if name.startswith(group)]
+        known = [name for name in known if " " not in name]
+        raise Dav2Error(f"{wrong}: use one of {', '.join(known)} (dav2 {group}--help says more)")
+    function = VERBS[verb]
+    if verb == "predict":
+        arguments = photos_first(function, arguments)
+    if verb == "train":
+        function, arguments = with_recipe(arguments)
+    call = parse(verb, function, arguments)
+    return call() if call else 0
+
+
+def _lines(verbs: dict[str, Callable[..., int] | str]) -> str:
+    """One line a verb, or a group of verbs; not those in a group."""
+    about = {
+        name: verb if isinstance(verb, str) else inspect.getdoc(verb).splitlines()[0] for name, verb in verbs.items()
+    }
+    return "\n".join(f"  {name:8} {text}" for name, text in about.items() if " " not in name)
+
+
+def _group_help(group: str) -> str:
+    verbs = {name.removeprefix(group): verb for name, verb in VERBS.items() if name.startswith(group)}
+    about = GROUPS[group.strip()].partition(" (")[0]
+    return f"usage: dav2 {group}VERB ...\n\n{about}.\n\n{_lines(verbs)}\n\n$ dav2 {group}VERB --help"
+
+
+def _where_nothing_can_be_raised(unraisable, /) -> None:
+    """For errors in callbacks of libraries, which Python would print and forget.
+
+    Ctrl-C while it ran one of JAX's is raised again afterwards. After an error of its own, Orbax leaves hundreds of
+    reads that find their event loop closed: of these no word.
+    """
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.02, _thread.interrupt_main).start()  # now, it would be raised here
+    elif str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _leave(code: int) -> None:
+    """Ends the process without taking the interpreter down first.
+
+    At Ctrl-C, JAX stops waiting for a compilation, but does not stop it. It would crash without its device.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _last_words(error: BaseException) -> tuple[str, int]:
+    """The line that a user reads about an error that ended a command, and its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return (
+            "interrupted: files written until now are whole (predict goes on with --skip-existing, video as it is)",
+            130,
+        )
+    if isinstance(error, Dav2Error):
+        return f"error: {error}", 2
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _TRAIN:
+        return f"error: this needs {error.name}: pip install 'dav2-jax[train]'", 2
+    text = (str(error).splitlines() or ["no message"])[0]
+    return f"unexpected {type(error).__name__}: {text}: run again with --debug to see where", 70

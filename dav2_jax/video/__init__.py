@@ -1,0 +1,1 @@
+"""Frames in, steady depth out: one clip to another, resumable and in constant memory."""

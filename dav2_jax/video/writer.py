@@ -1,0 +1,200 @@
+"""Pictures to a video file, in chunks: each chunk is a small file, and in the end they are joined unchanged.
+
+H.264 (VP9 for .webm) in yuv420p, which every player shows, with the matrix of BT.709, and tagged so. That needs even
+sizes: an odd width or height grows by one, the last column or row again. There are no B-frames, so packets are in the
+order of time and joining chunks is giving packets their timestamps. Pixels keep their shape, but .webm cannot say it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dav2_jax.video.source import PictureFolder, VideoFile
+
+
+class Container(NamedTuple):
+    muxer: str
+    codec: str
+    options: dict[str, str]
+
+
+_H264 = ("libx264", {"preset": "veryfast", "crf": "17", "bf": "0"})
+_VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "cpu-used": "6", "row-mt": "1", "lag-in-frames": "0"})
+CONTAINERS = {
+    ".mp4": Container("mp4", *_H264),
+    ".m4v": Container("mp4", *_H264),
+    ".mov": Container("mov", *_H264),
+    ".mkv": Container("matroska", *_H264),
+    ".webm": Container("webm", *_VP9),
+}
+_BT709, _LIMITED = 1, 1  # as matrix, primaries and transfer; of the range
+
+
+class ChunkEncoder:
+    """Pictures (H, W, 3) uint8 of one size, in order of time, to one video file, encoded in a thread of its own.
+
+    Use as a context: the file is whole when that ends without an error. Only its packets count; timestamps are given
+    again when chunks are joined, because not every container keeps them exactly.
+    """
+
+    def __init__(self, path: Path, kind: Container, size: tuple[int, int], source: VideoFile | PictureFolder):
+        import av
+
+        height, width = size
+        self._pad = ((0, height % 2), (0, width % 2), (0, 0))
+        self._time_base = source.time_base
+        self._container = av.open(str(path), "w", format=kind.muxer)
+        self._stream = self._container.add_stream(kind.codec, rate=source.rate, options=dict(kind.options))
+        context = self._stream.codec_context
+        context.width, context.height, context.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        context.time_base = self._stream.time_base = source.time_base
+        context.sample_aspect_ratio = source.aspect
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future | None = None
+
+    def write(self, picture: np.ndarray, pts: int) -> None:
+        """Raises what encoding the picture before raised."""
+        self._wait()
+        self._pending = self._thread.submit(self._encode, picture, pts)
+
+    def _encode(self, picture, pts):
+        import av
+
+        if any(after for _, after in self._pad):
+            picture = np.pad(picture, self._pad, mode="edge")
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        )
+        frame.pts, frame.time_base = pts, self._time_base
+        self._container.mux(self._stream.encode(frame))
+
+    def _wait(self):
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> ChunkEncoder:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if error is None:
+                self._wait()
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+        finally:
+            self._thread.shutdown()
+            with contextlib.suppress(Exception):  # after a failure: a full disk, say, fails here once more
+                self._container.close()
+
+
+def join(
+    chunks: Sequence[tuple[Path, np.ndarray]],
+    out: Path,
+    kind: Container,
+    source: VideoFile | PictureFolder,
+    until: Fraction | None = None,
+) -> str:
+    """Joins the packets of all chunks, and those of the source's audio streams, unchanged, into `out`.
+
+    chunks  (file, timestamps int64 [frames] in units of source.time_base), in order
+    until   seconds; audio from there on is left out. None: all of it
+
+    Returns "audio copied", "no audio", or why it could not come along. Memory does not grow with the length.
+    """
+    import av
+
+    with contextlib.ExitStack() as files:
+        audio = _audio_streams(files, source)
+        codecs = ", ".join(sorted({stream.codec_context.name for stream in audio}))
+        said = "audio copied" if audio else "no audio"
+        if audio and not _takes(kind, audio):
+            audio, said = [], f"without its audio, because {codecs} does not go into {out.suffix} (.mkv takes it)"
+        target = files.enter_context(av.open(str(out), "w", format=kind.muxer, options=_flags(kind)))
+        first = files.enter_context(av.open(str(chunks[0][0])))
+        video = target.add_stream_from_template(first.streams.video[0])
+        video.time_base = source.time_base
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in audio}
+        for stream in audio:
+            copies[stream.index].metadata.update(stream.metadata)  # the language
+        tracks = [_video_packets(chunks, video, source)]
+        if audio:
+            tracks.append(_audio_packets(audio, copies, until))
+        for _, packet in heapq.merge(*tracks, key=lambda item: item[0]):  # in order of time: the muxer holds few
+            target.mux(packet)
+    return said
+
+
+def _flags(kind: Container) -> dict[str, str]:
+    flags = {"fflags": "+bitexact"}  # without random numbers in it
+    if kind.muxer in ("mp4", "mov"):
+        flags["movflags"] = "+faststart"  # plays before all of it is there
+    return flags
+
+
+def _video_packets(chunks, stream, source) -> Iterator[tuple[Fraction, object]]:
+    import av
+
+    step = max(round(1 / (source.rate * source.time_base)), 1)
+    for number, (path, times) in enumerate(chunks):
+        following = chunks[number + 1][1][:1] if number + 1 < len(chunks) else times[-1:] + step
+        ends = np.concatenate([times[1:], following])
+        with av.open(str(path)) as container:
+            packets = (packet for packet in container.demux(video=0) if packet.size)
+            for packet, pts, end in zip(packets, times.tolist(), ends.tolist(), strict=True):
+                packet.stream, packet.time_base = stream, source.time_base
+                packet.pts = packet.dts = pts
+                packet.duration = end - pts
+                yield pts * source.time_base, packet
+
+
+def _audio_streams(files: contextlib.ExitStack, source) -> list:
+    import av
+
+    if source.path.is_dir():
+        return []
+    return list(files.enter_context(av.open(str(source.path))).streams.audio)
+
+
+def _audio_packets(streams, copies, until) -> Iterator[tuple[Fraction, object]]:
+    import av
+
+    packets = streams[0].container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:  # cut short: the video ends about here too
+            return
+        if packet is None:
+            return
+        if packet.dts is None:  # the end of a stream
+            continue
+        time = packet.dts * packet.time_base
+        if until is None or time < until:
+            packet.stream = copies[packet.stream.index]
+            yield time, packet
+
+
+def _takes(kind: Container, streams) -> bool:
+    """Whether the muxer writes a header with these streams."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(), "w", format=kind.muxer) as trial:
+            for stream in streams:
+                trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True

@@ -1,0 +1,501 @@
+"""The command line: exit codes, one line for each error, and arguments that arrive where they should."""
+
+import importlib
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dav2_jax
+from dav2_jax import __main__ as started
+from dav2_jax.cli import main as cli
+from dav2_jax.convert.recognize import Told
+from dav2_jax.errors import Dav2Error
+from dav2_jax.image.read import read_image
+from dav2_jax.inference import pipeline
+from dav2_jax.inference.depth import Depth
+from dav2_jax.inference.formats import FORMATS
+from dav2_jax.inference.predictor import Model
+from dav2_jax.training.loop import Outcome
+from dav2_jax.video.job import Look, VideoReport
+from dav2_jax.weights import hub
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # of the help
+
+
+def record(monkeypatch, module, name, answer):
+    """Puts a recorder in place of a function, with its signature: arguments that it would not take are a TypeError."""
+    module = importlib.import_module(module)
+    signature = inspect.signature(getattr(module, name))
+    calls = []
+
+    def recorder(*arguments, **options):
+        bound = signature.bind(*arguments, **options)
+        calls.append(dict(bound.arguments))
+        return answer
+
+    monkeypatch.setattr(module, name, recorder)
+    return calls
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """`hub.load` gives a model that predicts luminance; returns the calls that reached it, checked as in `record`."""
+    calls = []
+
+    class Luminance:
+        programs = "of which 0.0 s for compiling"
+
+        def predict(self, photos, **options):
+            inspect.signature(Model.predict).bind(self, photos, **options)
+            calls.append(("predict", photos, options))
+
+        def stream(self, photos, finish, **options):
+            inspect.signature(Model.stream).bind(self, photos, finish, **options)
+
+            def prepare(path):
+                calls.append(("predict", Path(path).name, options))
+                image, _ = read_image(path)
+                return np.zeros(1), Depth(image.mean(axis=-1, dtype=np.float32), "disparity", image)
+
+            return pipeline.run(photos, prepare, np.stack, lambda path, depth, _: finish(path, depth))
+
+    load_signature = inspect.signature(hub.load)
+
+    def load(name, **options):
+        load_signature.bind(name, **options)
+        calls.append(("load", name, options))
+        if name == "gone":
+            raise Dav2Error("gone: no such model: dav2 models lists them")
+        return Luminance()
+
+    monkeypatch.setattr(hub, "load", load)
+    return calls
+
+
+DEFAULTS = {"input_size": None, "max_pixels": 178_956_970, "resize": "photo", "batch_size": None}
+
+
+def run(line):
+    return cli.main(line.split())
+
+
+def write_photo(name, size=(12, 8)):
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(name)
+
+
+def test_predict_with_defaults(model, capsys):
+    write_photo("photo.png")
+    assert cli.main(["predict", "photo.png"]) == 0
+    assert model == [
+        ("load", "small", {"dtype": "float32", "kind": None, "max_depth": None, "taps": None}),
+        ("predict", "photo.png", DEFAULTS),
+    ]
+    assert [path.name for path in Path("depth").iterdir()] == ["photo.png.color.png"]
+    assert re.fullmatch(
+        r"1 written, 0 skipped, 0 failed; outputs are in depth\n\d+\.\d s, of which 0\.0 s for compiling\n",
+        capsys.readouterr().out,
+    )
+
+
+def test_predict_passes_every_flag_on(model):
+    write_photo("in/a.png")
+    weights = "--model m.pth --dtype bfloat16 --kind metric --max-depth 20 --taps v1"
+    sizes = "--input-size 266 --max-pixels 1000 --resize network --batch-size 4"
+    assert run(f"predict in --out o --format npz ply --fov 90 {sizes} {weights}") == 0
+    assert model == [
+        ("load", "m.pth", {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}),
+        ("predict", "a.png", {"input_size": 266, "max_pixels": 1000, "resize": "network", "batch_size": 4}),
+    ]
+    assert {path.name for path in Path("o").iterdir()} == {"a.png.npz", "a.png.ply"}
+    assert Depth.load("o/a.png.npz").focal_length == pytest.approx(6.0)
+    assert run("predict in --out o --format npz --focal-length 33.5") == 0
+    assert Depth.load("o/a.png.npz").focal_length == 33.5
+    model.clear()
+    assert run("predict in --out o --format npz --skip-existing") == 0
+    assert model == []  # nothing to do, nothing to load
+
+
+@pytest.mark.parametrize(("value", "tiles"), [("3", 3), ("auto", "auto")])
+def test_predict_in_tiles(model, monkeypatch, value, tiles):
+    write_photo("photo.png")
+    calls = record(monkeypatch, "dav2_jax.inference.tiles", "predict_tiled", Depth(np.ones((8, 12)), "disparity"))
+    assert run(f"predict photo.png --tiles {value} --input-size 266") == 0
+    assert [(call["photo"].name, call["tiles"], call["input_size"]) for call in calls] == [("photo.png", tiles, 266)]
+    calls[0]["predict"](["photo.png"])  # the model, with its options
+    assert model[-1] == ("predict", ["photo.png"], DEFAULTS | {"input_size": 266})
+    model.clear()
+    assert run("predict photo.png --tiles 0") == 2
+    assert run("predict photo.png --tiles 2 --resize network") == 2
+    assert run("predict photo.png --tiles some") == 2
+    assert model == []
+
+
+def test_the_exit_code_of_predict_counts_failures(model, capsys):
+    write_photo("good.png")
+    Path("bad.png").write_bytes(b"no image")
+    assert cli.main(["predict", "good.png", "bad.png", "missing.png"]) == 2
+    shown = capsys.readouterr()
+    assert (
+        shown.err
+        == "missing.png: no such file or folder: check the path\nbad.png: not an image that Pillow can read (8 bytes)\n"
+    )
+    assert shown.out.splitlines()[0] == "1 written, 0 skipped, 2 failed; outputs are in depth"
+    assert cli.main(["predict", "good.png", *(f"{n}.png" for n in range(300))]) == 125
+
+
+def test_predict_without_a_photo_loads_no_model(model, capsys):
+    assert cli.main(["predict", "missing.png"]) == 1
+    assert cli.main(["predict"]) == 2
+    assert model == []
+    assert "dav2: error: no photo given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--fov 200", "fov (--fov) is 200 degrees: "),
+        ("--fov 60 --focal-length 500", "focal_length (--focal-length) and fov (--fov) are both given: "),
+        ("--focal-length 0", "focal_length (--focal-length) is 0: "),
+        ("--out photo.png", "photo.png: is a file: name a folder with --out"),
+        ("--input-size 5", "input_size (--input-size) 5 is less than one patch: "),
+        ("--format", "no output format: "),
+        ("--batch-size 0", "--batch-size 0: give at least 1"),
+        ("--processes 2", "--coordinator, --processes and --process belong together: "),
+        ("--coordinator localhost:1 --processes 2 --process 2", "--process 2: processes are numbered from 0 to 1"),
+        ("--coordinator localhost --processes 2 --process 0", "--coordinator localhost: give HOST:PORT"),
+    ],
+)
+def test_options_are_checked_before_the_model_is_loaded(options, line, model, capsys):
+    write_photo("photo.png")
+    assert run(f"predict photo.png {options}") == 2
+    assert model == []
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"dav2: error: {line}")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--format npy gray a.png b.png",
+        "--format=npy gray a.png b.png",
+        "a.png --format npy gray b.png",
+        "a.png --input-size 28 --format npy gray b.png --dtype float32",
+        "--input-size 28 --format npy gray a.png b.png --skip-existing",
+        "--skip-existing a.png --input-size=28 b.png --format npy gray",
+        "a.png --dtype float32 b.png --format npy gray",
+    ],
+)
+def test_photos_may_stand_anywhere(line, model):
+    write_photo("a.png")
+    write_photo("b.png")
+    assert run(f"predict {line}") == 0
+    assert [name for call, name, _ in model if call == "predict"] == ["a.png", "b.png"]
+    expected = {f"{name}.png.{end}" for name in "ab" for end in ("npy", "gray.png")}
+    assert {path.name for path in Path("depth").iterdir()} == expected
+
+
+def test_a_folder_may_have_the_name_of_a_format(model):
+    write_photo("npy/a.png")
+    assert run("predict --format npy ./npy npy") == 0  # after the first photo all are photos
+    assert [path.name for path in Path("depth").iterdir()] == ["a.png.npy"]
+
+
+def test_an_error_of_the_user_is_one_line(model, capsys):
+    write_photo("photo.png")
+    assert cli.main(["predict", "photo.png", "--model", "gone"]) == 2
+    assert capsys.readouterr().err == "dav2: error: gone: no such model: dav2 models lists them\n"
+    assert cli.main(["--debug", "predict", "photo.png", "--model", "gone"]) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.endswith("dav2: error: gone: no such model: dav2 models lists them\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "dav2: interrupted: "),
+        (ZeroDivisionError("by\nzero"), 70, "dav2: unexpected ZeroDivisionError: by: run again with --debug"),
+        (ModuleNotFoundError("", name="h5py"), 2, "dav2: error: this needs h5py: pip install 'dav2-jax[train]'"),
+        (ModuleNotFoundError("No module named 'dav2'", name="dav2"), 70, "dav2: unexpected ModuleNotFoundError: No"),
+        (AssertionError(), 70, "dav2: unexpected AssertionError: no message: run again with --debug"),
+    ],
+)
+def test_whatever_happens_is_one_line(error, code, line, monkeypatch, capsys):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(hub, "table", fail)
+    assert cli.main(["models"]) == code
+    shown = capsys.readouterr().err
+    assert shown.startswith(line)
+    assert shown.count("\n") == 1
+    assert cli.main(["models", "--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_a_callback_is_not_lost(monkeypatch, capsys):
+    """Where Python can raise nothing, as in the callbacks of JAX."""
+
+    class Callback:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def program():
+        Callback()
+        time.sleep(5)
+
+    monkeypatch.setattr(sys, "unraisablehook", cli._where_nothing_can_be_raised)
+    with pytest.raises(KeyboardInterrupt):
+        program()
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_video_passes_every_flag_on(model, monkeypatch, capsys):
+    report = VideoReport(Path("o.mp4"), 3, "audio copied", 0.5, 2.0, None)
+    calls = record(monkeypatch, "dav2_jax.video.job", "depth_video", report)
+    assert run("video in.mp4 o.mp4") == 0
+    weights = "--model m.pth --dtype bfloat16 --kind metric --max-depth 20 --taps v1 --input-size 266 --batch-size 4"
+    look = "--side-by-side --gray --format npz --range 1 9 --fps 12 --max-frames 7 --max-pixels 1000 --overwrite"
+    assert run(f"video frames depths {weights} {look}") == 0
+    shared = {"dtype": "float32", "kind": None, "max_depth": None, "taps": None}
+    nothing, everything = calls
+    load = nothing.pop("load")
+    assert nothing == {
+        "src": Path("in.mp4"), "out": Path("o.mp4"), "look": Look(), "fps": None, "max_frames": None, "batch_size": 1,
+        "max_pixels": 178_956_970, "model": {"model": "small", "input_size": None} | shared, "overwrite": False,
+    }  # fmt: skip
+    everything.pop("load")
+    shared = {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}
+    assert everything == {
+        "src": Path("frames"), "out": Path("depths"), "look": Look("npz", True, True, (1.0, 9.0)), "fps": 12.0,
+        "max_frames": 7, "batch_size": 4, "max_pixels": 1000, "overwrite": True,
+        "model": {"model": "m.pth", "input_size": 266} | shared,
+    }  # fmt: skip
+    assert model == []  # not loaded before it is needed
+    load()(["frame"])
+    assert [call for call, *_ in model] == ["load", "predict"]
+    assert model[-1] == ("predict", ["frame"], {"input_size": None, "max_pixels": 178_956_970, "batch_size": 1})
+
+
+def test_a_damaged_video_is_exit_code_1(monkeypatch):
+    report = VideoReport(Path("o.mp4"), 3, "no audio", None, None, "in.mp4: damaged")
+    record(monkeypatch, "dav2_jax.video.job", "depth_video", report)
+    assert run("video in.mp4 o.mp4") == 1
+    assert run("video in.mp4 o.mp4 --input-size 5") == 2
+
+
+def test_convert_passes_every_flag_on(monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.convert.convert", "convert", "converted 3 tensors")
+    assert run("convert small small.ckpt") == 0
+    told = "--kind metric --max-depth 80 --taps v2 --licence MIT"
+    assert run(f"convert s d --to hf --dtype bfloat16 {told} --overwrite") == 0
+    names = ("src", "dst", "to", "dtype", "kind", "max_depth", "taps", "licence", "overwrite")
+    nothing = ("small", Path("small.ckpt"), "checkpoint", None, None, None, None, None, False)
+    everything = ("s", Path("d"), "hf", "bfloat16", "metric", 80.0, "v2", "MIT", True)
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
+    assert capsys.readouterr().out == "converted 3 tensors\n" * 2
+
+
+@pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
+def test_verify_passes_every_flag_on(passed, code, monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.convert.verify", "verify", ("stage  error", passed))
+    assert run("verify small") == code
+    weights = "--kind relative --max-depth 9 --taps v1"
+    assert run(f"verify s --against a --image i --save o --input-size 98 --tolerance 1e-3 {weights}") == code
+    names = ("src", "against", "image", "save", "input_size", "tolerance", "told")
+    nothing = ("small", None, None, None, None, 1e-5, Told())
+    everything = ("s", Path("a"), Path("i"), Path("o"), 98, 1e-3, Told("relative", 9.0, "v1"))
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
+    assert capsys.readouterr().out == "stage  error\n" * 2
+
+
+def test_bench_passes_every_flag_on(monkeypatch):
+    calls = record(monkeypatch, "dav2_jax.bench", "run", None)
+    assert run("bench") == 0
+    assert run("bench --aot v5e-8 v6e") == 0
+    assert run("bench --encoder base large --batch 2 4 --input-size 98 --dtype bfloat16 --runs 3 --json -") == 0
+    names = ("encoders", "batches", "input_size", "dtype", "runs", "targets", "file")
+    nothing = (("small",), (1, 8), 518, "float32", 10, (), None)
+    compiled = (("small",), (1, 8), 518, "bfloat16", 10, ("v5e-8", "v6e"), None)
+    everything = (("base", "large"), (2, 4), 98, "bfloat16", 3, (), "-")
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, compiled, everything)]
+
+
+def test_bench_of_a_training_step(monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.bench", "run_training", None)
+    assert run("bench --aot v5e-64 --train nano") == 0
+    more = "--encoder giant --batch 64 192 --input-size 98 --dtype float32 --fsdp 8 --remat none --json -"
+    assert run(f"bench --aot v5e-64 v6e-64 --train relative_teacher {more}") == 0
+    names = ("recipe", "targets", "encoders", "batches", "input_size", "dtype", "fsdp", "remat", "file")
+    nothing = ("nano", ("v5e-64",), (), (), 518, None, None, None, None)
+    targets = ("v5e-64", "v6e-64")
+    everything = ("relative_teacher", targets, ("giant",), (64, 192), 98, "float32", 8, "none", "-")
+    assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
+    assert run("bench --train nano") == 2
+    assert "--train estimates for a TPU slice: name one, as in --aot v5e-64" in capsys.readouterr().err
+    assert run("bench --aot v5e --fsdp 2") == 2
+    assert "--fsdp and --remat are of a training step: name a recipe" in capsys.readouterr().err
+
+
+def test_train_from_random_numbers_where_the_recipe_has_weights(monkeypatch, capsys):
+    calls = record(monkeypatch, "dav2_jax.training.loop", "train", Outcome(7, False, {}))
+    assert run("train own_data --train procedural --out x") == 0
+    assert run("train own_data --train procedural --weights none --out y") == 0
+    assert [(call["recipe"].weights, call["run"]) for call in calls] == [("small", Path("x")), (None, Path("y"))]
+    assert capsys.readouterr().out.startswith("x: step 7 of ")
+
+
+def test_models_prints_the_table(capsys):
+    assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out == hub.table() + "\n"
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dav2 {dav2_jax.__version__}\n"
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "no verb given: use one of predict, video, convert, verify, train, bench, models, data (dav2 --help says"),
+        (
+            "draw",
+            "'draw' is no verb: use one of predict, video, convert, verify, train, bench, models, data (dav2 --help",
+        ),
+        ("predict a --formt npy", "there is no --formt (did you mean --format?): see dav2 predict --help"),
+        ("predict --format tiff", "invalid choice 'tiff' for argument '--format'. Expected one of ('color', "),
+        ("predict a --input-size x", "--input-size 'x': give a whole number: see dav2 predict --help"),
+        ("predict a --tiles x", "--tiles 'x': give a whole number or auto: see dav2 predict --help"),
+        ("video a b --range 1", "--range '1': give two numbers: see dav2 video --help"),
+        ("train nano --out x --clip much", "--clip 'much': give a number: see dav2 train --help"),
+        ("bench --batch many", "--batch 'many': give other values: see dav2 bench --help"),
+        ("convert a", "Missing from dav2 convert: TARGET: see dav2 convert --help"),
+        ("convert", "Missing from dav2 convert: SOURCE TARGET: see dav2 convert --help"),
+        ("verify a b", "'b' is one argument too many: see dav2 verify --help"),
+        (
+            "train --out x",
+            "which recipe? dav2 train RECIPE --out RUN, with one of metric_hypersim, metric_vkitti, nano, ",
+        ),
+        ("train none --out x", "none: no such recipe: use one of metric_hypersim, metric_vkitti, nano, own_data, "),
+        (
+            "train nano --out x --batch-sise 8",
+            "--batch-sise is no field of a recipe (did you mean --batch-size?): dav2 train",
+        ),
+        ("train nano --out x --lr 1", "--lr is no field of a recipe (did you mean --encoder-lr?): dav2 train"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_code_2(line, message, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run(line) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"dav2: error: {message}")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_a_reader_that_stops_ends_the_command_quietly():
+    """As `dav2 models | head -1`, which may close the pipe before or after all is written: here, before."""
+    program = "import sys; from dav2_jax.cli import main; sys.stdin.read(); sys.exit(main(['models']))"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as command:
+        command.stdout.close()
+        command.stdin.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 141
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line_and_130(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "dav2_jax.cli")
+    monkeypatch.delattr(dav2_jax, "cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted()])
+    assert started.main() == 130
+    assert capsys.readouterr().err == "dav2: interrupted\n"
+
+
+def test_ctrl_c_while_xla_compiles_is_one_line_and_130():
+    """Not a crash at the end of Python, with a compilation still under way."""
+    program = """
+        import signal, sys
+        from dav2_jax.cli import main
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for its background jobs
+        sys.exit(main())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), "data", "preview", "procedural", "--count", "1"]
+    environment = os.environ | {"JAX_LOG_COMPILES": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while "conversion jit(_render)" not in (line := process.stderr.readline()):
+            assert line
+        time.sleep(0.2)  # compiling takes seconds
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().splitlines()[-1].startswith("dav2: interrupted")
+    assert process.returncode == 130
+
+
+def test_help_of_predict_explains_every_format_and_flag(capsys):
+    assert cli.main(["predict", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, format in FORMATS.items():
+        assert f"{name} (x.jpg{format.suffix})" in shown
+        assert format.about.split(",")[0] in shown
+    flags = "model out format input-size dtype focal-length fov skip-existing max-pixels kind max-depth taps"
+    for flag in flags.split():
+        assert f"--{flag} " in shown
+    assert "$ dav2 predict photo.jpg" in shown
+    assert "the exit code says how many failed" in shown
+
+
+def test_help_gives_every_verb_one_line(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for verb in ("predict", "video", "convert", "verify", "train", "bench", "models", "data"):
+        assert len([line for line in shown.splitlines() if line.startswith(f"  {verb} ")]) == 1
+    for words in ("--debug", "--version", "number of photos that failed (125: that many", "over the tolerance"):
+        assert words in shown
+    assert len(shown.splitlines()) <= 22  # a small screen
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+@pytest.mark.parametrize("line", ["--help", *(f"{verb} --help" for verb in cli.VERBS)])
+def test_help_is_laid_out_for_80_columns(line, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run(line) == 0
+    shown = capsys.readouterr().out
+    body = [text for text in shown.splitlines() if columns == "80" or not text.startswith(" ")]  # others: in boxes
+    assert max(map(len, body)) <= 80
+    assert "\n\n\n" not in shown
+    assert ("\n$ dav2 " in shown) == (line not in ("models --help", "data sources --help"))
+
+
+def test_help_imports_nothing_heavy():
+    """Checked in a fresh process: this one has imported everything already."""
+    program = (
+        "import sys; from dav2_jax.cli import main; code = main(['predict', '--help']);"
+        "heavy = {'jax', 'flax', 'matplotlib', 'PIL', 'OpenEXR', 'torch', 'orbax'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

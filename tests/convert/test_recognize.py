@@ -1,0 +1,93 @@
+"""What names, shapes, file names and flags say, and what happens when nobody says it."""
+
+import pytest
+
+from dav2_jax.convert import recognize as recognise
+from dav2_jax.convert.keymap import entries
+from dav2_jax.convert.recognize import Told
+from dav2_jax.errors import Dav2Error
+from dav2_jax.model.config import PRESETS
+
+
+def shapes(config, scheme):
+    return {name: entry.part_shape(scheme) for entry in entries(config) for name in entry.names(scheme)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("scheme", ["official", "hf", "dinov2", "hf-dinov2"])
+def test_scheme_and_encoder(preset, scheme):
+    config = PRESETS[preset].replace(kind="encoder") if "dinov2" in scheme else PRESETS[preset]
+    found = shapes(config, scheme)
+    assert recognise.scheme_of("x", found) == scheme
+    assert recognise.encoder_of("x", scheme, found) == config
+
+
+def test_neither():
+    with pytest.raises(Dav2Error, match=r"x: not the weights of .* \(its tensors: conv1\.weight"):
+        recognise.scheme_of("x", {"conv1.weight": (3,)})
+    with pytest.raises(Dav2Error, match="blocks of width 123 belong to no released size"):
+        recognise.encoder_of("x", "official", {"pretrained.blocks.0.norm1.weight": (123,)})
+
+
+@pytest.mark.parametrize(
+    ("stem", "told"),
+    [
+        ("depth_anything_v2_vits", Told("relative", None, "v2")),
+        ("depth_anything_v2_vitg", Told("relative", None, "v2")),
+        ("depth_anything_v2_metric_hypersim_vitb", Told("metric", 20.0, "v2")),
+        ("depth_anything_v2_metric_vkitti_vitl", Told("metric", 80.0, "v2")),
+        ("depth_anything_vitl14", Told("relative", None, "v1")),
+        ("depth_anything_v2_vits_finetuned", Told()),
+        ("latest", Told()),
+    ],
+)
+def test_file_names(stem, told):
+    assert recognise.told_by_file_name(stem) == told
+
+
+def settle(name=Told(), flags=Told()):  # noqa: B008
+    return recognise.settle("x.pth", PRESETS["large"], name, flags)
+
+
+def test_flags_come_before_the_name():
+    config = settle(Told("metric", 20.0, "v2"), Told(max_depth=80.0))
+    assert (config.kind, config.max_depth, config.taps) == ("metric", 80.0, (4, 11, 17, 23))
+    config = settle(Told("relative", None, "v2"), Told(taps="v1"))
+    assert (config.kind, config.max_depth, config.taps) == ("relative", None, (20, 21, 22, 23))
+    assert settle(flags=Told(max_depth=10.0, taps="v2")).kind == "metric"
+    assert settle(Told("metric", 20.0, "v2"), Told(kind="relative")).max_depth is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (Told(), ["--kind relative", "--max-depth METRES", "--taps v2"]),
+        (Told(kind="relative"), ["--taps v2"]),
+        (Told(taps="v2"), ["--kind relative", "--max-depth METRES"]),
+        (Told(kind="metric", taps="v2"), ["--max-depth METRES"]),
+    ],
+)
+def test_never_a_guess(flags, named):
+    with pytest.raises(Dav2Error) as error:
+        settle(flags=flags)
+    text = str(error.value)
+    assert text.startswith("x.pth: ")
+    assert "\n" not in text
+    assert [flag for flag in ("--kind relative", "--max-depth METRES", "--taps v2") if flag in text] == named
+
+
+def test_contradictions():
+    with pytest.raises(Dav2Error, match="contradict"):
+        settle(flags=Told("relative", 20.0, "v2"))
+    with pytest.raises(Dav2Error, match="not a positive"):
+        settle(flags=Told(max_depth=-1.0, taps="v2"))
+    with pytest.raises(Dav2Error, match="an encoder alone has no"):
+        recognise.settle("x", PRESETS["small"].replace(kind="encoder"), Told(), Told(taps="v1"))
+
+
+def test_licences():
+    small, large = PRESETS["small"], PRESETS["large"]
+    assert recognise.licence_of("depth_anything_v2_vits", small) == "Apache-2.0"
+    assert recognise.licence_of("depth_anything_v2_metric_vkitti_vitl", large) == "CC-BY-NC-4.0"
+    assert recognise.licence_of("depth_anything_vitl14", large) == "Apache-2.0"
+    assert recognise.licence_of("mine", large) == "not stated by the source"
