@@ -36,7 +36,7 @@ nano: $(VENV)/test.stamp
 	$(BIN)/dav2 train nano --out runs/nano-252 --weights runs/nano-182 --loss aligned --gradient-weight 1 --size 252 \
 		--width 336 --heights 252 126 252 168 252 210 --steps 2200 --schedule linear --warmup 40 --encoder-lr 8e-4 \
 		--ema 0.996 --validate-every 400
-	$(BIN)/dav2 convert runs/nano-252 dav2_jax/assets/nano.ckpt --dtype float16 --licence Apache-2.0 --overwrite
+	$(BIN)/dav2 convert runs/nano-252 dav2_jax/assets/nano.ckpt --dtype float16 --license Apache-2.0 --overwrite
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

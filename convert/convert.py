@@ -16,7 +16,7 @@ import numpy as np
 
 import dav2_jax
 from dav2_jax.convert import hf_config
-from dav2_jax.convert import recognize as recognise
+from dav2_jax.convert import recognize as recognize
 from dav2_jax.convert.keymap import Entry, Names, entries
 from dav2_jax.convert.recognize import Told
 from dav2_jax.convert.stored_tensor import StoredTensor
@@ -53,7 +53,7 @@ def convert(
     kind: Kind | None = None,
     max_depth: float | None = None,
     taps: Taps | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     overwrite: bool = False,
 ) -> str:
     """Reads `src`, a path or a released name, and writes `dst`; returns a summary for people.
@@ -61,7 +61,7 @@ def convert(
     to:    "checkpoint" (our folder), "official" (a `.pth` for the official code), "hf" (a folder for transformers)
     dtype: "float32", "bfloat16" or "float16"; None keeps each tensor as it is, so that out and back is bit-identical
     kind, max_depth, taps: only for what neither the tensors nor the file name of `src` say
-    licence: of the weights, in place of what `src` says
+    license: of the weights, in place of what `src` says
     Raises Dav2Error, with everything that is wrong in one line; `dst` is then left alone.
     """
     dst = Path(dst)
@@ -76,14 +76,14 @@ def convert(
     if dtype is not None:
         tensors = {n: _cast(t, checkpoint.DTYPES[dtype], f"{src}: {n}") for n, t in weights.tensors.items()}
         weights = weights._replace(tensors=tensors)
-    if licence is not None:
-        weights = weights._replace(header=dataclasses.replace(weights.header, licence=licence))
+    if license is not None:
+        weights = weights._replace(header=dataclasses.replace(weights.header, license=license))
     {"checkpoint": write_checkpoint, "official": write_official, "hf": write_hf}[to](dst, weights, overwrite=overwrite)
     return summary(weights, dst)
 
 
 def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 (a NamedTuple is immutable)
-    """Recognises and opens a checkpoint of any kind this project reads: file or folder, PyTorch, Hugging Face or ours.
+    """Recognizes and opens a checkpoint of any kind this project reads: file or folder, PyTorch, Hugging Face or ours.
 
     Names, shapes and dtypes are all checked here, against the key table; no tensor is read yet. Raises Dav2Error.
     """
@@ -96,17 +96,17 @@ def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 
 
     stored = open_weights(path)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    scheme = recognise.scheme_of(str(path), shapes)
+    scheme = recognize.scheme_of(str(path), shapes)
     folder = path if path.is_dir() else path.parent
     config = hf_config.read_config(folder) if scheme.startswith("hf") else None
     if config is not None:
         refuse_contradiction(path, config, told)
-        licence = hf_config.read_licence(folder)
+        license = hf_config.read_license(folder)
     else:
         stem = path.stem if path.is_file() else path.name
-        config = recognise.encoder_of(str(path), scheme, shapes)
-        config = recognise.settle(str(path), config, recognise.told_by_file_name(stem), told)
-        licence = recognise.licence_of(stem, config)
+        config = recognize.encoder_of(str(path), scheme, shapes)
+        config = recognize.settle(str(path), config, recognize.told_by_file_name(stem), told)
+        license = recognize.license_of(stem, config)
     tensors = map_tensors(str(path), stored, config, scheme)
     provenance = {
         "source": path.name,
@@ -114,7 +114,7 @@ def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 
         "sha256": sha256(path),
         "by": f"dav2_jax {dav2_jax.__version__}",
     }
-    return Weights(Header(config, licence, provenance), tensors)
+    return Weights(Header(config, license, provenance), tensors)
 
 
 def refuse_contradiction(path: Path, config: ModelConfig, told: Told) -> None:
@@ -188,7 +188,7 @@ def write_official(dst: Path, weights: Weights, *, overwrite: bool = False) -> N
 
 def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
     """A folder that `transformers` loads with `from_pretrained`."""
-    config, licence, provenance = weights.header.model, weights.header.licence, weights.header.provenance
+    config, license, provenance = weights.header.model, weights.header.license, weights.header.provenance
     if config.kind == "metric" and config.max_depth != int(config.max_depth):
         raise Dav2Error(f"transformers wants whole metres, and this model's max depth is {config.max_depth:g}")
     with checkpoint.new_folder(dst, overwrite=overwrite) as folder:
@@ -201,7 +201,7 @@ def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
         (folder / "preprocessor_config.json").write_text(
             json.dumps(hf_config.preprocessor_config_json(), indent=2) + "\n"
         )
-        card = f"---\nlicense: {licence.lower()}\n---\n" if licence != recognise.UNKNOWN_LICENCE else ""
+        card = f"---\nlicense: {license.lower()}\n---\n" if license != recognize.UNKNOWN_LICENSE else ""
         (folder / "README.md").write_text(f"{card}\nConverted from {provenance['source']} by {provenance['by']}.\n")
 
 
@@ -248,7 +248,7 @@ def summary(weights: Weights, dst: Path) -> str:
         [
             f"{dst}: {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB",
             f"  model     {config.encoder}, {count / 1e6:,.1f} M parameters, {output}, taps {config.taps}",
-            f"  licence   {weights.header.licence}",
+            f"  license   {weights.header.license}",
             f"  source    {_source(weights.header.provenance)}",
         ]
     )

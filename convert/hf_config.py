@@ -8,11 +8,11 @@ import json
 import re
 from pathlib import Path
 
-from dav2_jax.convert.recognize import APACHE, NON_COMMERCIAL, UNKNOWN_LICENCE, Told
+from dav2_jax.convert.recognize import APACHE, NON_COMMERCIAL, UNKNOWN_LICENSE, Told
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import GRID, MLP_RATIO, PATCH, PRESETS, ModelConfig
 
-# Of the photos that DINOv2 was trained on, RGB; the network's input is normalised with the same in `preprocess`.
+# Of the photos that DINOv2 was trained on, RGB; the network's input is normalized with the same in `preprocess`.
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 # What a config may say that the network has built in: attribute -> the only values it implements (first: the default).
@@ -101,15 +101,15 @@ def _check(file: Path, values: dict, fixed: dict[str, list], must_say: list[str]
             raise Dav2Error(f"{file}: {key} = {value!r} is not what this network is (it implements {allowed[-1]!r})")
 
 
-def read_licence(folder: Path) -> str:
-    """The licence named in a repository's README, or that there is none."""
+def read_license(folder: Path) -> str:
+    """The license named in a repository's README, or that there is none."""
     try:
         head = (folder / "README.md").read_text(errors="replace")[:4096]
     except OSError:
-        return UNKNOWN_LICENCE
+        return UNKNOWN_LICENSE
     found = re.search(r"^---\n.*?^license:\s*([\w.-]+)\s*$.*?^---$", head, re.MULTILINE | re.DOTALL)
     spelled = {name.lower(): name for name in (APACHE, NON_COMMERCIAL)}
-    return spelled.get(found[1].lower(), found[1]) if found else UNKNOWN_LICENCE
+    return spelled.get(found[1].lower(), found[1]) if found else UNKNOWN_LICENSE
 
 
 def contradiction(config: ModelConfig, flags: Told) -> str | None:

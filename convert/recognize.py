@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dav2_jax.convert.keymap import Names
 
 APACHE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
-UNKNOWN_LICENCE = "not stated by the source"
+UNKNOWN_LICENSE = "not stated by the source"
 
 
 class Told(NamedTuple):
@@ -113,10 +113,10 @@ def settle(where: str, config: ModelConfig, name: Told, flags: Told) -> ModelCon
     return config.with_taps(taps).replace(kind=kind, max_depth=max_depth if kind == "metric" else None)
 
 
-def licence_of(stem: str, config: ModelConfig) -> str:
-    """Licence of the released file of this name, as its authors give it on the hub; unknown for any other name."""
+def license_of(stem: str, config: ModelConfig) -> str:
+    """License of the released file of this name, as its authors give it on the hub; unknown for any other name."""
     if told_by_file_name(stem).taps == "v1" or re.fullmatch(r"dinov2_vit[sblg]14_pretrain", stem):
         return APACHE
     if told_by_file_name(stem).taps == "v2":
         return APACHE if config.encoder == "small" else NON_COMMERCIAL
-    return UNKNOWN_LICENCE
+    return UNKNOWN_LICENSE

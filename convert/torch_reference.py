@@ -26,7 +26,7 @@ def torch_reference(
     """All stages of one photo, from PyTorch in float32.
 
     path, weights: the checkpoint, as it lies there and as opened
-    x:             the network's input, float32 [H', W', 3], normalised
+    x:             the network's input, float32 [H', W', 3], normalized
     photo:         uint8 [H, W, 3], for the size of `depth` and, where OpenCV is installed, for the official `input`
     Returns tokens [1, N, D], maps [1, C, h, w], input [H', W', 3], net [H', W'] and depth [H, W], by name.
     Raises Dav2Error when torch or transformers is not installed.

@@ -57,7 +57,7 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 def parameter_name(path) -> str:
     """The dotted name of a parameter from its path in a tree, also where that tree is a part of another.
 
-    Parameters are trees of dicts, and what is built around them (an optimiser's state) is not: `mu` of a parameter has
+    Parameters are trees of dicts, and what is built around them (an optimizer's state) is not: `mu` of a parameter has
     its name, and a step counter the name "".
     """
     return ".".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))

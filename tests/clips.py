@@ -47,8 +47,8 @@ def write_clip(
         for image, pts in zip(frames, times, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if pix_fmt.startswith("yuv"):
-                colours = {"dst_colorspace": matrix or "ITU601", "dst_color_range": "JPEG" if full_range else "MPEG"}
-                frame = frame.reformat(format=pix_fmt, **colours)
+                colors = {"dst_colorspace": matrix or "ITU601", "dst_color_range": "JPEG" if full_range else "MPEG"}
+                frame = frame.reformat(format=pix_fmt, **colors)
             frame.pts, frame.time_base = pts, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

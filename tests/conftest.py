@@ -5,7 +5,7 @@ import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "true"  # by tests that run at the same time
-# Of LLVM's optimisation level: most of the time goes into compiling what then runs for a moment.
+# Of LLVM's optimization level: most of the time goes into compiling what then runs for a moment.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # the command line would keep its programs for the user

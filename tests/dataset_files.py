@@ -128,7 +128,7 @@ def kitti(root: Path) -> Frames:
 
 
 def nyu(root: Path) -> Frames:
-    """The layout of BTS; `nyu_labelled` writes the labelled file."""
+    """The layout of BTS; `nyu_labeled` writes the labeled file."""
     frames = []
     for scene, number in [("bathroom", 45), ("bathroom", 46), ("kitchen", 88), ("office", 3)]:
         folder = f"official_splits/test/{scene}"
@@ -139,7 +139,7 @@ def nyu(root: Path) -> Frames:
     return frames
 
 
-def nyu_labelled(root: Path, images: np.ndarray, filled: np.ndarray, raw: np.ndarray) -> None:
+def nyu_labeled(root: Path, images: np.ndarray, filled: np.ndarray, raw: np.ndarray) -> None:
     """images [N, H, W, 3], depths [N, H, W], stored as MATLAB does: axes reversed, 512 bytes before."""
     import h5py
     from scipy.io import savemat

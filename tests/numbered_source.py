@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 
@@ -14,7 +14,7 @@ from dav2_jax.errors import Dav2Error
 def read(item: int) -> Example:
     """A small image of noise with its number in all of its depths."""
     image = np.random.default_rng(item).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    return labelled(f"item-{item}", image, np.full((20, 30), 1 + item))
+    return labeled(f"item-{item}", image, np.full((20, 30), 1 + item))
 
 
 def read_or_fail(item: int) -> Example:

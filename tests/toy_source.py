@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 
@@ -21,7 +21,7 @@ def example(index: int, height: int = 20, width: int = 31) -> Example:
     image = noise.integers(0, 256, (height, width, 3), np.uint8)
     depth = noise.normal(2, 1, (height, width)).astype(np.float32)
     depth[0, :3] = np.inf, np.nan, 0
-    one = labelled(f"toy/é{index}", image, depth, intrinsics=[300.1, 301.7, width / 2, height / 3])
+    one = labeled(f"toy/é{index}", image, depth, intrinsics=[300.1, 301.7, width / 2, height / 3])
     if index % 2:
         one["tag"] = noise.integers(0, 5, (height, width), np.uint8)
         one["sensor_depth"] = noise.random((height, width), np.float32)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dav2_jax import sharding
 from dav2_jax.bench import aot, hlo
 from dav2_jax.errors import Dav2Error
-from dav2_jax.training.objective import make_augment, make_loss, optimisation, step_flops
+from dav2_jax.training.objective import make_augment, make_loss, optimization, step_flops
 from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import TrainState, abstract_state, make_step
@@ -88,7 +88,7 @@ def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> St
     chip, chips = aot.parse_target(target)
     recipe = replace(recipe, heights=())
     config = recipe.model_config()
-    optimizer = make_optimizer(optimisation(recipe), config)
+    optimizer = make_optimizer(optimization(recipe), config)
     frozen_encoder = recipe.feature_weight > 0
     state = abstract_state(config, optimizer, frozen_encoder=frozen_encoder)
     fsdp = enough_fsdp(state, target) if fsdp is None else fsdp

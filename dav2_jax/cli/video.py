@@ -28,7 +28,7 @@ def video(
     *,
     model: Annotated[str, arg(metavar="NAME|PATH", help=MODEL)] = "small",
     side_by_side: Annotated[bool, arg(help="Frame, white strip and depth in one picture.")] = False,
-    gray: Annotated[bool, arg(help="Depth in gray, not in colours.")] = False,
+    gray: Annotated[bool, arg(help="Depth in gray, not in colors.")] = False,
     format: Annotated[
         Literal["picture", "npz", "npy", "png16", "exr"],
         arg(
@@ -40,7 +40,7 @@ def video(
         tuple[float, float] | None,
         arg(
             metavar="LOW HIGH",
-            help="Values to draw at the two ends of the colours, in all frames.",
+            help="Values to draw at the two ends of the colors, in all frames.",
             help_behavior_hint="(default: metres 0 to --max-depth, disparity a steady range)",
         ),
     ] = None,

@@ -28,11 +28,11 @@ def convert(
     kind: Kind = None,
     max_depth: MaxDepth = None,
     taps: Taps = None,
-    licence: Annotated[
+    license: Annotated[
         str | None,
         arg(
             metavar="SPDX",
-            help="Licence of the weights, for those that you trained.",
+            help="License of the weights, for those that you trained.",
             help_behavior_hint="(default: what SOURCE says)",
         ),
     ] = None,
@@ -46,7 +46,7 @@ def convert(
     """
     from dav2_jax.convert.convert import convert as run
 
-    told = {"kind": kind, "max_depth": max_depth, "taps": taps, "licence": licence}
+    told = {"kind": kind, "max_depth": max_depth, "taps": taps, "license": license}
     print(run(src, dst, to=to, dtype=dtype, overwrite=overwrite, **told))
     return 0
 
@@ -106,7 +106,7 @@ def verify(
 def models() -> int:
     """List the released models.
 
-    Name, encoder, what they predict, licence of the weights, and where they come from.
+    Name, encoder, what they predict, license of the weights, and where they come from.
     """
     from dav2_jax.weights import hub
 

@@ -3,7 +3,7 @@
 As the official training code (`metric_depth/dataset/transform.py`) does it: the short side becomes `size` by the rule
 of the network (`resize.network_size`), the image by the cubic of OpenCV, every map by its nearest, never between two
 depths; then a random crop. Sizes differ from file to file, so this runs on the host, in the loader's workers. Strong
-changes of colour and CutMix, whose sizes are fixed, run on the device: `data/strong.py`.
+changes of color and CutMix, whose sizes are fixed, run on the device: `data/strong.py`.
 """
 
 from __future__ import annotations

@@ -31,11 +31,11 @@ class Report:
     problems: list[str] = field(default_factory=list)
     about: tuple[str, ...] = ()
     sizes: Counter = field(default_factory=Counter)  # (width, height) -> examples
-    pixels: int = 0  # of labelled examples
+    pixels: int = 0  # of labeled examples
     valid: int = 0
     sky: int = 0
     tags: Counter = field(default_factory=Counter)  # pixels of each
-    labelled: int = 0
+    labeled: int = 0
     low: float = np.inf  # of finite valid values of depth (or disparity)
     high: float = -np.inf
     medians: list[float] = field(default_factory=list)  # one an example
@@ -47,7 +47,7 @@ class Report:
         common = ", ".join(f"{w} x {h} ({count:,})" for (w, h), count in self.sizes.most_common(4))
         more = f" and {len(self.sizes) - 4} more" if len(self.sizes) > 4 else ""
         lines += [f"  sizes       {common}{more}"] if common else []
-        if self.labelled:
+        if self.labeled:
             what = "disparity" if self.unit == "disparity" else f"depth, {self.unit}"
             values = (
                 f"{self.low:.4g} to {self.high:.4g}, median {np.median(self.medians):.4g}" if self.medians else "none"
@@ -59,7 +59,7 @@ class Report:
                 shares = ", ".join(f"{TAGS[tag]} {count / self.pixels:.1%}" for tag, count in sorted(self.tags.items()))
                 lines.append(f"  tags        {shares}")
         if self.read:
-            lines.append(f"  labelled    {self.labelled:,} examples; intrinsics known for {self.with_intrinsics:,}")
+            lines.append(f"  labeled    {self.labeled:,} examples; intrinsics known for {self.with_intrinsics:,}")
         lines += [f"  broken: {line}" for line in self.broken[:SHOWN]]
         lines += [f"  broken: and {len(self.broken) - SHOWN:,} more"] if len(self.broken) > SHOWN else []
         lines += [f"  problem: {line}" for line in self.problems]
@@ -70,7 +70,7 @@ class Report:
         if self.problems or self.broken:
             count = len(self.problems) + bool(self.broken)
             return f"look at the {'line' if count == 1 else f'{count} kinds of lines'} above before you train on it"
-        return "fit for training" if self.labelled else "fit for pseudo-labelling: it has no depth of its own"
+        return "fit for training" if self.labeled else "fit for pseudo-labeling: it has no depth of its own"
 
 
 def check(source: Source, limit: int | None = None, *, progress: bool = True) -> Report:
@@ -119,10 +119,10 @@ def _look(example: Example, report: Report) -> Iterator[str]:
     report.sizes[width, height] += 1
     report.with_intrinsics += "intrinsics" in example
     if example["image"].min() == example["image"].max():
-        yield "show one colour only"
+        yield "show one color only"
     if "valid" not in example:
         return
-    report.labelled += 1
+    report.labeled += 1
     valid, name = example["valid"], "depth" if "depth" in example else "disparity"
     values = example[name]
     sky = valid & (np.isinf(values) if name == "depth" else values == 0)

@@ -106,7 +106,7 @@ def read_exr(path: Path, channels: tuple[str, ...] = ("Z", "Y", "R")) -> np.ndar
 def read_pfm(path: Path) -> np.ndarray:
     """float32, top row first. A PFM keeps the bottom row first; the sign of its scale says the order of bytes.
 
-    A colour PFM gives its first channel. The magnitude of the scale is not applied, as in every dataset's own reader.
+    A color PFM gives its first channel. The magnitude of the scale is not applied, as in every dataset's own reader.
     Source: http://netpbm.sourceforge.net/doc/pfm.html
     """
     with _named(path):

@@ -12,7 +12,7 @@ TAGS = ("plain", "thin", "glass", "mirror", "sky")  # Example["tag"] holds place
 
 
 class Example(TypedDict, total=False):
-    """An image with what is known of it. An unlabelled one has `id` and `image` alone; a labelled one has `valid` and
+    """An image with what is known of it. An unlabeled one has `id` and `image` alone; a labeled one has `valid` and
     either `depth` or `disparity`; the rest is there where the source knows it.
     """
 
@@ -21,7 +21,7 @@ class Example(TypedDict, total=False):
     depth: np.ndarray  # float32 [H, W], along the optical axis, in the source's unit; inf is sky, 0 where not valid
     disparity: np.ndarray  # float32 [H, W], 1 / depth up to a factor; 0 is sky, and also stands where not valid
     valid: np.ndarray  # bool [H, W]: the value is known. Sky is known: infinitely far
-    intrinsics: np.ndarray  # float32 [4]: fx, fy, cx, cy in pixels; the centre of the first pixel is (0, 0)
+    intrinsics: np.ndarray  # float32 [4]: fx, fy, cx, cy in pixels; the center of the first pixel is (0, 0)
     tag: np.ndarray  # uint8 [H, W]: what is seen, a place in TAGS
     sensor_depth: np.ndarray  # float32 [H, W]: what a depth camera would have measured; 0 where it sees nothing
     pairs: np.ndarray  # int32 [P, 2, 2]: (row, column) of two pixels, of which the first is the closer one
@@ -29,7 +29,7 @@ class Example(TypedDict, total=False):
     scene: str  # the kind of scene, in the dataset's own words
 
 
-def labelled(
+def labeled(
     id: str, image: np.ndarray, depth: np.ndarray, valid: np.ndarray | None = None, intrinsics=None, **more
 ) -> Example:
     """An example from depth of any float type, in the form above.
@@ -54,7 +54,7 @@ def labelled(
 def from_disparity(
     id: str, image: np.ndarray, disparity: np.ndarray, valid: np.ndarray | None = None, intrinsics=None, **more
 ) -> Example:
-    """An example from disparity; non-finite and negative values are not valid, zero is sky. Otherwise as `labelled`."""
+    """An example from disparity; non-finite and negative values are not valid, zero is sky. Otherwise as `labeled`."""
     if image.shape[:2] != disparity.shape:
         sizes = f"the image is {_size(image)} and its disparity {_size(disparity)}"
         raise Dav2Error(f"{id}: {sizes}: they are not a pair")

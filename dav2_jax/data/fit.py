@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
-from dav2_jax.image.resize import centre_index
+from dav2_jax.image.resize import center_index
 
 _ASPECT = 0.02  # how far the two may differ in shape: 1296 x 968 and 640 x 480, a pair of ScanNet, differ by 0.004
 
@@ -18,7 +18,7 @@ def fit(
     """Image and depth at the size of one of them, and the factors (x, y) by which the image has changed.
 
     resize   which of the two changes. "image": by Pillow's cubic filter, which averages where it shrinks;
-             "depth": each pixel of the image takes the value of the depth pixel under its centre
+             "depth": each pixel of the image takes the value of the depth pixel under its center
 
     id, image uint8 [H, W, 3] and depth [h, w] as for an example; depth may also be disparity. Raises
     Dav2Error where the shapes differ by more than 2 %: one of the two is then cropped or turned.
@@ -36,12 +36,12 @@ def fit(
 
         resized = Image.fromarray(image).resize((deep_wide, deep_high), Image.Resampling.BICUBIC)
         return np.asarray(resized), depth, (deep_wide / wide, deep_high / high)
-    rows, columns = centre_index(deep_high, high), centre_index(deep_wide, wide)
+    rows, columns = center_index(deep_high, high), center_index(deep_wide, wide)
     return image, depth[rows[:, None], columns], (1.0, 1.0)
 
 
 def scale_intrinsics(intrinsics: np.ndarray, factors: tuple[float, float]) -> np.ndarray:
-    """fx, fy, cx, cy of a resized image. The edges of the image stay, so the centre of the first pixel moves."""
+    """fx, fy, cx, cy of a resized image. The edges of the image stay, so the center of the first pixel moves."""
     x, y = factors
     fx, fy, cx, cy = intrinsics
     return np.array([fx * x, fy * y, (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5])

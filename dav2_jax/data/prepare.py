@@ -148,7 +148,7 @@ def _manifest(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _plan(source: Source, per_shard: int | None, shard_bytes: int, jpeg: int | None) -> dict[str, Any]:
-    """How many examples go to a shard, and what the source can be recognised by."""
+    """How many examples go to a shard, and what the source can be recognized by."""
     sizes, ids, reasons = [], {}, []
     for index in sorted({round(place * (len(source) - 1) / (_SAMPLES - 1)) for place in range(_SAMPLES)}):
         try:

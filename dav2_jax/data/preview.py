@@ -13,8 +13,8 @@ from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.depth import Depth
 
 # Of each tag in TAGS: gray is plain, then thin, glass, mirror, sky.
-TAG_COLOURS = np.array([[90, 90, 90], [255, 210, 40], [60, 200, 255], [240, 80, 200], [190, 215, 255]], np.uint8)
-VALID_COLOUR = np.array([80, 190, 110], np.uint8)
+TAG_COLORS = np.array([[90, 90, 90], [255, 210, 40], [60, 200, 255], [240, 80, 200], [190, 215, 255]], np.uint8)
+VALID_COLOR = np.array([80, 190, 110], np.uint8)
 GAP = 6
 CAPTION = 16
 
@@ -22,8 +22,8 @@ CAPTION = 16
 def sheet(source: Source, count: int = 6, *, height: int = 200, start: int = 0) -> np.ndarray:
     """uint8 RGB: `count` examples spread evenly over the source from number `start` on, each in pictures `height` high.
 
-    Labelled ones take a row each: image, disparity (near is red), valid pixels, and tags and sensor depth where there
-    are some. Unlabelled ones stand side by side, four in a row. An example that cannot be read leaves its message.
+    Labeled ones take a row each: image, disparity (near is red), valid pixels, and tags and sensor depth where there
+    are some. Unlabeled ones stand side by side, four in a row. An example that cannot be read leaves its message.
     Raises Dav2Error for an empty source.
     """
     left = len(source) - start
@@ -46,13 +46,13 @@ def sheet(source: Source, count: int = 6, *, height: int = 200, start: int = 0) 
 
 def tag_picture(tag: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] from the tags of an example [H, W]."""
-    return TAG_COLOURS[np.minimum(tag, len(TAGS) - 1)]
+    return TAG_COLORS[np.minimum(tag, len(TAGS) - 1)]
 
 
 def disparity_picture(values: np.ndarray, valid: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
     """uint8 [H, W, 3] from disparity [H, W]: near is red, far is blue, what is not valid is black.
 
-    limits  values at the two ends of the colours; None: the 1st and 99th percentile of what is valid
+    limits  values at the two ends of the colors; None: the 1st and 99th percentile of what is valid
     """
     known = values[valid]
     if limits is None:
@@ -70,7 +70,7 @@ def _cells(example: Example, height: int) -> list[np.ndarray]:
         low, high = np.percentile(values[valid], (1, 99)) if valid.any() else (0, 1)
         limits = (float(low), float(high))
         pictures = {_range(example): disparity_picture(values, valid, limits)}
-        pictures[f"valid {valid.mean():.1%}"] = valid[..., None] * VALID_COLOUR
+        pictures[f"valid {valid.mean():.1%}"] = valid[..., None] * VALID_COLOR
         if "tag" in example:
             present = [name for place, name in enumerate(TAGS) if (example["tag"] == place).any()]
             pictures["tags: " + " ".join(present)] = tag_picture(example["tag"])

@@ -28,9 +28,7 @@ _READERS = "dav2_jax.data.readers"
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 DATASETS = {
-    "procedural": Dataset(
-        "dav2_jax.data.readers.procedural:source", "endless scenes of our own with exact depth; no path"
-    ),
+    "procedural": Dataset("dav2_jax.data.readers.procedural:source", "endless scenes with exact depth; no path"),
     "records": Dataset("dav2_jax.data.records:source", "a folder that dav2 data prepare wrote"),
     "tfds": Dataset("dav2_jax.data.tfds_folder:source", "a prepared TFDS dataset, by its name or folder"),
     "own": Dataset(f"{_READERS}.own:source", "your own photos and depth: a folder, or a CSV file"),
@@ -68,7 +66,7 @@ def open_source(text: str, **options: Any) -> Source:
     if name not in DATASETS:
         if not Path(head).exists():
             raise Dav2Error(f"{head}: is neither a file nor a folder, nor {_known(name)}")
-        name, path = _recognise(Path(head)), head
+        name, path = _recognize(Path(head)), head
     function = DATASETS[name].function()
     parameters = inspect.signature(function).parameters
     takes_path = next(iter(parameters.values()), None)
@@ -99,7 +97,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def _recognise(path: Path) -> str:
+def _recognize(path: Path) -> str:
     if path.is_file():
         return "own" if path.suffix.lower() == ".csv" else "images"
     if records.is_prepared(path) or any(path.glob("prepare-*.json")):

@@ -1,4 +1,4 @@
-"""V1's strong perturbations of the student's images, in JAX on the device: colour jitter, gray, blur and CutMix.
+"""V1's strong perturbations of the student's images, in JAX on the device: color jitter, gray, blur and CutMix.
 
 They are elementwise work on batches of one size, which costs a device next to nothing and would keep the host's cores
 busy. Each example draws from its own seed, so it gets the same changes in any batch, on any device and host.
@@ -58,12 +58,12 @@ def unit(images: jax.Array) -> jax.Array:
 
 
 def network_input(images: jax.Array) -> jax.Array:
-    """The loader's images, float32 or uint8 [B, H, W, 3] -> float32, normalised as the network expects them."""
+    """The loader's images, float32 or uint8 [B, H, W, 3] -> float32, normalized as the network expects them."""
     return unit(images) * (1 / STD)[None, None, None] - (MEAN / STD)[None, None, None]
 
 
 def strong(images: jax.Array, seeds: jax.Array, settings: Strong = Strong()) -> Mixed:
-    """All of it: colours of every image by itself, then CutMix.
+    """All of it: colors of every image by itself, then CutMix.
 
     images  float32 of 0..1 or uint8 [B, H, W, 3]; the overshoot of the cubic is clipped
     seeds   uint32 [B], as the loader gives them: of the run, the epoch and the example
@@ -72,7 +72,7 @@ def strong(images: jax.Array, seeds: jax.Array, settings: Strong = Strong()) -> 
 
 
 def photometric(images: jax.Array, seeds: jax.Array, settings: Strong = Strong()) -> jax.Array:
-    """Colour jitter, gray and blur; images and seeds as for `strong`. float32 [B, H, W, 3] of 0..1."""
+    """Color jitter, gray and blur; images and seeds as for `strong`. float32 [B, H, W, 3] of 0..1."""
     images = jnp.clip(unit(images), 0, 1)
     return jax.vmap(functools.partial(_photometric, settings=settings))(images, _keys(seeds, 0))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dav2_jax.data import record_codec
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source, Unit
 from dav2_jax.errors import Dav2Error
 
@@ -158,7 +158,7 @@ def _read(folder: Path, split: str, image: str, depth: str | None, scale: float,
     values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise Dav2Error(f"{folder}: feature {depth!r} is {values.dtype} {list(values.shape)}, not numbers [H, W]")
-    return labelled(id, pixels, values.astype(np.float32) * np.float32(scale))
+    return labeled(id, pixels, values.astype(np.float32) * np.float32(scale))
 
 
 def _values(example: dict[str, Any], name: str, features: dict[str, Any], mode: str | None = None) -> np.ndarray:

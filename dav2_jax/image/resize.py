@@ -72,7 +72,7 @@ class ResizeTaps(NamedTuple):
 
 
 def cubic_taps(size_in: int, size_out: int, step: float | None = None) -> ResizeTaps:
-    """Keys' cubic with a = -0.75, half-pixel centres, replicated border, no antialias, no clipping.
+    """Keys' cubic with a = -0.75, half-pixel centers, replicated border, no antialias, no clipping.
 
     The kernel of both `cv2.resize(INTER_CUBIC)` and `torch.interpolate(mode="bicubic")`, with their float32
     coefficients. `step` is the distance between samples in input pixels; None is in / out as OpenCV has it, in double
@@ -113,8 +113,8 @@ def nearest_index(size_in: int, size_out: int) -> np.ndarray:
     return np.minimum(np.floor(np.arange(size_out) * step), size_in - 1).astype(np.int32)
 
 
-def centre_index(size_in: int, size_out: int) -> np.ndarray:
-    """[out]: the input pixel under the centre of each output pixel."""
+def center_index(size_in: int, size_out: int) -> np.ndarray:
+    """[out]: the input pixel under the center of each output pixel."""
     return (2 * np.arange(size_out) + 1) * size_in // (2 * size_out)
 
 

@@ -40,7 +40,7 @@ class Affine:
 
 
 def least_squares(disparity: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Affine:
-    """The scale and the shift that minimise sum of weights * (scale * disparity + shift - target) ** 2.
+    """The scale and the shift that minimize sum of weights * (scale * disparity + shift - target) ** 2.
 
     disparity  predicted, any shape
     target     1 / metres, the same shape
@@ -53,8 +53,8 @@ def least_squares(disparity: np.ndarray, target: np.ndarray, weights: np.ndarray
     d, q, w, valid = _pairs(disparity, target, weights)
     w = w / w.sum()
     d_mean, q_mean = (w * d).sum(), (w * q).sum()
-    centred = d - d_mean  # without which the normal equations lose half of the digits
-    scale = (w * centred * (q - q_mean)).sum() / (w * centred**2).sum()
+    centerd = d - d_mean  # without which the normal equations lose half of the digits
+    scale = (w * centerd * (q - q_mean)).sum() / (w * centerd**2).sum()
     return Affine(float(scale), float(q_mean - scale * d_mean), valid)
 
 
@@ -116,10 +116,10 @@ def metres(disparity: np.ndarray, affine: Affine, max_depth: float) -> np.ndarra
 def known_pairs(shape: tuple[int, int], known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(rows, columns, metres) of the known depths, each (N,), for a map of `shape` (H, W).
 
-    known  (N, 3): points as row, column, metres, by array index, so that (0, 0) is the centre of the first pixel; the
-           nearest pixel is taken. Where pixel centres lie at .5 (COLMAP), subtract 0.5 first.
+    known  (N, 3): points as row, column, metres, by array index, so that (0, 0) is the center of the first pixel; the
+           nearest pixel is taken. Where pixel centers lie at .5 (COLMAP), subtract 0.5 first.
            (h, w): a map in metres; 0, negative or not finite: unknown. One of another size than (H, W) must show the
-           same view: each of its pixels is paired with the pixel of the larger map nearest to its centre, because an
+           same view: each of its pixels is paired with the pixel of the larger map nearest to its center, because an
            interpolated value lies between the surfaces at an edge, on neither of them.
 
     Raises Dav2Error for another shape, other proportions than the photo's, points outside of it, and fewer than two

@@ -1,6 +1,6 @@
 """The Depth result: an (H, W) map with its unit, the pictures drawn from it, and the way to files and back.
 
-Colours follow `run.py` and `metric_depth/run.py` of the official repository to the last bit.
+Colors follow `run.py` and `metric_depth/run.py` of the official repository to the last bit.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Depth:
 
 @functools.cache
 def _color_table(name: str) -> np.ndarray:
-    """(256, 3) uint8 RGB of a matplotlib colour map, truncated as in the official run.py."""
+    """(256, 3) uint8 RGB of a matplotlib color map, truncated as in the official run.py."""
     import matplotlib
 
     return (matplotlib.colormaps[name](np.arange(256, dtype=np.uint8))[:, :3] * 255).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Flying pixels: what interpolation leaves between two surfaces, on neither of them.
 
 A network draws a depth edge as a ramp a few pixels wide, and as points the ramp is a curtain from the near surface to
-the far one. A large difference between neighbours does not tell a ramp: on a road, neighbours differ more and more
+the far one. A large difference between neighbors does not tell a ramp: on a road, neighbors differ more and more
 towards the horizon. What tells it is that the surfaces on both sides do not lead there. Disparity, 1 / depth, of a
 plane is linear in the pixel at any slant, so surfaces are continued as lines in disparity.
 """

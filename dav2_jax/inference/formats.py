@@ -120,7 +120,7 @@ def write_ply(depth: Depth, path: Path, *, edge: float | None = EDGE) -> None:
 
     Pixels that fly between the surfaces at a depth edge are left out, see `edges.flying_pixels`; edge=None keeps them.
 
-    The colours are the photo's, or the colour map's without one. Disparity goes through `geometry.pseudo_depth`, with a
+    The colors are the photo's, or the color map's without one. Disparity goes through `geometry.pseudo_depth`, with a
     UserWarning. Raises Dav2Error without a focal length: guessing one would bend the scene.
     """
     if depth.focal_length is None:
@@ -130,7 +130,7 @@ def write_ply(depth: Depth, path: Path, *, edge: float | None = EDGE) -> None:
         )
     metres = depth.values if depth.unit == "metres" else geometry.pseudo_depth(depth.values)
     image = depth.color() if depth.image is None else depth.image
-    points, colours = geometry.point_cloud(metres, depth.focal_length, image, edge=edge)
+    points, colors = geometry.point_cloud(metres, depth.focal_length, image, edge=edge)
     if len(points) == 0:
         raise Dav2Error(
             "the depth map has no finite positive value that lies on a surface, so there is no point to write: "
@@ -142,8 +142,8 @@ def write_ply(depth: Depth, path: Path, *, edge: float | None = EDGE) -> None:
     vertices = np.empty(len(points), [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")])
     for column, axis in enumerate("xyz"):
         vertices[axis] = points[:, column]
-    for column, colour in enumerate(("red", "green", "blue")):
-        vertices[colour] = colours[:, column]
+    for column, color in enumerate(("red", "green", "blue")):
+        vertices[color] = colors[:, column]
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -151,7 +151,7 @@ def write_ply(depth: Depth, path: Path, *, edge: float | None = EDGE) -> None:
         f"comment focal_length {depth.focal_length:.6g} pixels",
         f"element vertex {len(points)}",
         *(f"property float {axis}" for axis in "xyz"),
-        *(f"property uchar {colour}" for colour in ("red", "green", "blue")),
+        *(f"property uchar {color}" for color in ("red", "green", "blue")),
         "end_header",
     ]
     with atomic(path) as temporary, temporary.open("xb") as file:
@@ -178,11 +178,11 @@ FORMATS = {
     "npy": Format(".npy", write_npy, "NumPy array, height x width, float32: np.load(file)"),
     "npz": Format(".npz", write_npz, 'NumPy archive, compressed: "depth", "unit", and "focal_length" if known'),
     "exr": Format(".exr", write_exr, 'OpenEXR, one 32-bit float channel "Z", for Blender, Nuke and others'),
-    "side-by-side": Format(".side-by-side.png", write_side_by_side, "photo, white strip and colour map in one picture"),
+    "side-by-side": Format(".side-by-side.png", write_side_by_side, "photo, white strip and color map in one picture"),
     "ply": Format(
         ".ply",
         write_ply,
-        "coloured point cloud without the pixels that fly between surfaces, binary, x right, y down, z forward. "
+        "colored point cloud without the pixels that fly between surfaces, binary, x right, y down, z forward. "
         "Needs a focal length: from the photo's EXIF data, "
         "--focal-length or --fov. In metres with a metric model; true in order only with a relative one",
     ),

@@ -1,8 +1,8 @@
 """Pinhole geometry: focal length, angle of view and intrinsics of a photo, from what is known, and depth to points.
 
-Camera axes: x right, y down, z forward (OpenCV, COLMAP). The centre of the pixel in row r and column c lies at
-(c + 0.5, r + 0.5), as in COLMAP, and the principal point is the centre of the photo, (W / 2, H / 2). Pixels are square.
-For software where pixel centres are whole numbers (OpenCV), subtract 0.5 from both entries of the principal point.
+Camera axes: x right, y down, z forward (OpenCV, COLMAP). The center of the pixel in row r and column c lies at
+(c + 0.5, r + 0.5), as in COLMAP, and the principal point is the center of the photo, (W / 2, H / 2). Pixels are square.
+For software where pixel centers are whole numbers (OpenCV), subtract 0.5 from both entries of the principal point.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def intrinsics(focal_length: float, width: int, height: int) -> np.ndarray:
 def resize_intrinsics(k: np.ndarray, scale_x: float, scale_y: float) -> np.ndarray:
     """K (3, 3) of the photo resized to scale_x times its width and scale_y times its height.
 
-    A plain product, because edges, and not pixel centres, are at 0 and W. After a resize that rounds its sides
+    A plain product, because edges, and not pixel centers, are at 0 and W. After a resize that rounds its sides
     (`preprocess.network_size`) the two scales differ a little, and so do the two focal lengths.
     """
     return np.diag([scale_x, scale_y, 1.0]) @ k
@@ -82,7 +82,7 @@ def resize_intrinsics(k: np.ndarray, scale_x: float, scale_y: float) -> np.ndarr
 def crop_intrinsics(k: np.ndarray, top: float, left: float) -> np.ndarray:
     """K (3, 3) of the photo without its first `top` rows and `left` columns; what is cut off elsewhere changes nothing.
 
-    The principal point is then not the centre any more, which EXIF data and `point_cloud` know nothing of.
+    The principal point is then not the center any more, which EXIF data and `point_cloud` know nothing of.
     """
     return k - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]], np.float64)
 
@@ -137,7 +137,7 @@ def point_cloud(
 
     depth (H, W) metres along the optical axis, focal_length pixels, image (H, W, 3) uint8 RGB or None.
     edge: leave out `edges.flying_pixels(depth, edge)` too, such as `edges.EDGE`; None keeps them.
-    Returns points (N, 3) float32 in metres and their colours (N, 3) uint8, or None without an image.
+    Returns points (N, 3) float32 in metres and their colors (N, 3) uint8, or None without an image.
     """
     height, width = depth.shape
     keep = np.isfinite(depth) & (depth > 0)  # H W

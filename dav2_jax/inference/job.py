@@ -141,7 +141,7 @@ def predict_files(
             else:
                 written += 1
                 if constant:
-                    say(f"{photo}: note: the depth map is constant, so its pictures are one colour: check the photo")
+                    say(f"{photo}: note: the depth map is constant, so its pictures are one color: check the photo")
             bar.update()
     return Report(out, written, skipped, tuple(failures), time.perf_counter() - start)
 

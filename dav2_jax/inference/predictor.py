@@ -42,9 +42,9 @@ class Model:
     config:   ModelConfig
     params:   nested dict of float32 JAX arrays
     dtype:    of the computation, float32 or bfloat16
-    licence:  of the weights
+    license:  of the weights
     devices:  that batches are split over; by default all accelerators of this host, or the CPU
-    fn:       fn(params, images) -> depth, [B, H, W, 3] float (normalised) -> [B, H, W] float32; pure and not jitted,
+    fn:       fn(params, images) -> depth, [B, H, W, 3] float (normalized) -> [B, H, W] float32; pure and not jitted,
               so `jax.jit`, `grad`, `vmap` and shard it yourself
     programs: what was compiled until now, and in how many seconds
     """
@@ -55,14 +55,14 @@ class Model:
         params: Params,
         *,
         dtype="float32",
-        licence: str = "not stated",
+        license: str = "not stated",
         devices: Sequence[jax.Device] | None = None,
     ):
         if config.kind == "encoder":
             raise Dav2Error(
                 "these are the weights of a DINOv2 encoder alone, a start for training, without a head to predict depth"
             )
-        self.config, self.params, self.licence = config, params, licence
+        self.config, self.params, self.license = config, params, license
         self.dtype = jnp.dtype(dtype)
         self.devices = list(devices or inference_devices())
         self.fn = functools.partial(depth_anything.apply, config, dtype=self.dtype)
@@ -141,7 +141,7 @@ class Model:
     def predict_batch(self, images, *, input_size: int | None = None, resize: Resize = "photo") -> jax.Array:
         """Depth of a batch that is an array already, without leaving the device: [B, H, W, 3] -> [B, H, W] float32.
 
-        images: uint8 RGB, all of one size, in NumPy or on a device. Resizing and normalising run there as well, in the
+        images: uint8 RGB, all of one size, in NumPy or on a device. Resizing and normalizing run there as well, in the
             same program. It returns before the device is done. Where B is a multiple of the number of devices, the
             batch is split over them.
         input_size, resize: as in `predict`; "network" gives [B, H', W'].
@@ -170,7 +170,7 @@ class Model:
     def features(self, photo, *, input_size: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[jax.Array, ...]:
         """The encoder's four taps for one photo, each [h, w, D]: one token a 14 x 14 patch of the resized photo.
 
-        These are DINOv2's normalised patch features as depth training left them. Arguments and errors as in `predict`.
+        These are DINOv2's normalized patch features as depth training left them. Arguments and errors as in `predict`.
         """
         _, _, x = self._prepare(photo, input_size, max_pixels)
         return tuple(tap[0] for tap in self.programs(self._taps, x[None]))

@@ -12,7 +12,7 @@ from dav2_jax.model import ops
 
 
 def preprocess(image: np.ndarray, input_size: int = 518) -> np.ndarray:
-    """uint8 [H, W, 3] -> the network's input, float32 [H', W', 3]: cubic resize, then ImageNet normalisation.
+    """uint8 [H, W, 3] -> the network's input, float32 [H', W', 3]: cubic resize, then ImageNet normalization.
 
     The cubic overshoots 0..1 at edges and is not clipped, as in the official code.
     """

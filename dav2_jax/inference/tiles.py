@@ -3,7 +3,7 @@
 A tile lacks the rest of the scene, so its scale and shift are its own (and a metric model takes it for a photo through
 a longer lens), and its large shapes bend a little. The whole has these right, and lacks the detail. So a tile is put on
 the whole by a scale and a shift, least squares, and by a smooth correction that gives it the means of the whole over
-large blocks; then neighbours are faded into each other. On analytic scenes with bent tiles the correction halved the
+large blocks; then neighbors are faded into each other. On analytic scenes with bent tiles the correction halved the
 error and divided the steps between tiles by two to eight; solving for all scales and shifts at once, so that overlaps
 agree, divided them by 1.2 and drew the tiles away from the truth.
 
@@ -53,7 +53,7 @@ def plan(
 
     tiles    along each side; "auto": as many as it takes to show every pixel of the photo to the model at `input_size`
              (its shorter side), at most 4. 1 is the photo itself.
-    overlap  of neighbours, as a share of a tile, above 0 and at most 0.5
+    overlap  of neighbors, as a share of a tile, above 0 and at most 0.5
 
     Raises Dav2Error for other values, and for a photo too small for that many tiles.
     """
@@ -175,11 +175,11 @@ def _means(x: np.ndarray, count: int) -> np.ndarray:
 
 
 def _spread(means: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(h, w) -> (H, W): bilinear between the centres of the blocks, constant beyond the outer ones."""
+    """(h, w) -> (H, W): bilinear between the centers of the blocks, constant beyond the outer ones."""
     for axis, size in enumerate(shape):
         edges = _edges(size, means.shape[axis])
-        centres = (edges[1:] + edges[:-1]) / 2
-        weights = np.stack([np.interp(np.arange(size) + 0.5, centres, one) for one in np.eye(len(centres))])  # h H
+        centers = (edges[1:] + edges[:-1]) / 2
+        weights = np.stack([np.interp(np.arange(size) + 0.5, centers, one) for one in np.eye(len(centers))])  # h H
         means = weights.T @ means if axis == 0 else means @ weights
     return means
 

@@ -40,12 +40,12 @@ def stages(
 ) -> dict[str, jax.Array]:
     """Every intermediate result by name, in the order of computation; under `jit`, those not used cost nothing.
 
-    images: [B, H, W, 3], normalised; H and W multiples of 14, at least 14.
+    images: [B, H, W, 3], normalized; H and W multiples of 14, at least 14.
     dtype:  of the computation, float32 or bfloat16; parameters may be kept in float32 either way.
     remat:  what a gradient keeps in memory: `remat.recomputed`. Changes no value.
 
     patch_embed [B, h*w, D]; tokens, block00, block01, ... [B, 1 + h*w, D] (class token first);
-    tap0 ... tap3 [B, h, w, D] (normalised, without class token: the features to build on);
+    tap0 ... tap3 [B, h, w, D] (normalized, without class token: the features to build on);
     project0 ... 3, resize0 ... 3, layer1_rn ... layer4_rn, refinenet4 ... refinenet1, output_conv1: maps of the head;
     output_conv2 [B, H, W] (after the last activation: ReLU, or sigmoid of metric models); depth [B, H, W] float32.
     Raises ValueError when the images have another shape.
@@ -59,7 +59,7 @@ def stages(
 def apply(
     config: ModelConfig, params: Params, images: jax.Array, dtype=jnp.float32, remat: Remat = "none"
 ) -> jax.Array:
-    """images [B, H, W, 3] normalised -> [B, H, W] float32, at the same size.
+    """images [B, H, W, 3] normalized -> [B, H, W] float32, at the same size.
 
     Relative models give affine-invariant disparity (larger is closer, at least 0), metric models depth in metres.
     Pure: `jit`, `grad`, `vmap` and shard it. Arguments and errors as in `stages`.

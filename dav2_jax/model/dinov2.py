@@ -118,7 +118,7 @@ class Block(nnx.Module):
 
 
 class DinoV2(nnx.Module):
-    """images [B, H, W, 3], normalised, H and W multiples of 14 -> the encoder's stages, by name."""
+    """images [B, H, W, 3], normalized, H and W multiples of 14 -> the encoder's stages, by name."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.taps = config.taps

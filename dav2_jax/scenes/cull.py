@@ -28,7 +28,7 @@ def _extent(scene: Scene, direction):
     reach = jnp.abs(axes[..., 0] * x + axes[..., 1] * y + axes[..., 2] * z)  # N 3
     flat = jnp.where(shapes.kind == CARD, 0.0, around)
     reach = reach[:, 0] * around + reach[:, 1] * jnp.where(is_torus, q0, 1.0) + reach[:, 2] * flat
-    middle = shapes.centre[:, 0] * x + shapes.centre[:, 1] * y + shapes.centre[:, 2] * z
+    middle = shapes.center[:, 0] * x + shapes.center[:, 1] * y + shapes.center[:, 2] * z
     return middle - reach - SLACK, middle + reach + SLACK
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax.scenes import catalogue, palette
+from dav2_jax.scenes import catalog, palette
 from dav2_jax.scenes.camera import aim
 from dav2_jax.scenes.dice import Dice
 from dav2_jax.scenes.place import Placed, build, footprints, nearest_first, put, separate, sizes
@@ -14,7 +14,7 @@ from dav2_jax.scenes.shapes import ROUND, SPHERE, about_y, by_kind, join, shape
 from dav2_jax.scenes.street import FENCES, TREES
 from dav2_jax.scenes.weather import open_air
 
-GARDEN = catalogue.numbers(
+GARDEN = catalog.numbers(
     "bench",
     "rock",
     "sculpture",
@@ -54,7 +54,7 @@ def make(key: jax.Array, style: palette.Style):
         place = jnp.stack([jnp.sin(bearing) * away, 0 * away, jnp.cos(bearing) * away], -1)
         return Placed(thing, place, uniform(0, 6.28, (count,)), sizes(dice, thing), chosen(present, (count,)))
 
-    house = scatter(catalogue.numbers("house", "house", "building"), 3, 14, 45, 0.6)
+    house = scatter(catalog.numbers("house", "house", "building"), 3, 14, 45, 0.6)
     house = house._replace(angle=np.pi + uniform(-0.5, 0.5, (3,)))
     fence = jnp.broadcast_to(dice.pick(FENCES, 1), (9,))
     fence_size = jnp.broadcast_to(sizes(dice, fence)[:1], (9, 3))
@@ -65,9 +65,9 @@ def make(key: jax.Array, style: palette.Style):
     # Things stay clear of the fence only by luck of their place: its line has no area.
     things = scatter(GARDEN, 18, 2.2, 22, 0.75 if style == "worn" else 0.6, GARDEN_OFTEN)
     trees = scatter(TREES, 12, 6, 60, 0.7)
-    grass = scatter(catalogue.numbers("grass"), 9, 1.6, 9, 0.8)
+    grass = scatter(catalog.numbers("grass"), 9, 1.6, 9, 0.8)
     grass = grass._replace(present=grass.present & chosen(0.5))
-    pole = scatter(catalogue.numbers("pole", "street lamp", "sign"), 2, 5, 20, 0.5)
+    pole = scatter(catalog.numbers("pole", "street lamp", "sign"), 2, 5, 20, 0.5)
     straight = jnp.abs(jnp.sin(2 * lean)) < 0.25  # else the boxes around the pieces would overlap
     slim = fences._replace(
         angle=jnp.where(straight, fences.angle, 0.0),
@@ -80,7 +80,7 @@ def make(key: jax.Array, style: palette.Style):
     )
     grass = separate(grass, clear)
 
-    wire = jnp.full(2, catalogue.number("wires"))
+    wire = jnp.full(2, catalog.number("wires"))
     wire_size = jnp.stack([uniform(14, 24, (2,)), uniform(4, 8, (2,)), jnp.full(2, 0.1)], -1)
     wires = Placed(
         wire,

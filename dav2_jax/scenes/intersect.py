@@ -147,7 +147,7 @@ def trace(scene: Scene, o, d, least, possible, skip_thin=None, places=PLACES):
             numbers = lax.dynamic_slice_in_dim(order, step * UNROLL, UNROLL)
             for place in range(UNROLL):
                 one = unpack_columns([some_rows[place, column] for column in range(table.shape[1])])
-                local = transform(one.to_local, add(o, scale(one.centre, -1)))
+                local = transform(one.to_local, add(o, scale(one.center, -1)))
                 hit = solve(local, transform(one.to_local, d), one.form, least)
                 nearer = (step * UNROLL + place < count) & (hit < t)
                 if skip_thin is not None:

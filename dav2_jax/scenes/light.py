@@ -1,4 +1,4 @@
-"""Sky, light, shadow and fog. Colours are linear and have no unit: the camera sets the exposure afterwards."""
+"""Sky, light, shadow and fog. Colors are linear and have no unit: the camera sets the exposure afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dav2_jax.scenes.textures import PATTERNS, albedo, noise
 
 
 def sky(scene: Scene, d, clouds: bool = True):
-    """The sky's colour in direction d, three arrays [R]."""
+    """The sky's color in direction d, three arrays [R]."""
     d = unit(d)
     up = jnp.clip(d[1], 0, 1)
     height = 1 - (1 - up) ** 3
@@ -27,12 +27,12 @@ def sky(scene: Scene, d, clouds: bool = True):
         puffs, cover = 0.5, 0.5 * scene.clouds
     towards = jnp.clip(dot(d, tuple(scene.sun)), 0, 1)
     glow = 0.25 * towards**8 + 6.0 * jnp.clip((towards - 0.9994) * 4000, 0, 1) * (1 - cover)
-    colours = []
+    colors = []
     for i in range(3):
-        clear = scene.horizon[i] * (1 - height) + scene.sky[i] * height + glow * scene.sun_colour[i]
-        cloud = (0.75 * scene.horizon[i] + 0.12 * scene.sun_colour[i]) * (0.75 + 0.5 * puffs)
-        colours.append(clear * (1 - cover) + cloud * cover)
-    return tuple(colours)
+        clear = scene.horizon[i] * (1 - height) + scene.sky[i] * height + glow * scene.sun_color[i]
+        cloud = (0.75 * scene.horizon[i] + 0.12 * scene.sun_color[i]) * (0.75 + 0.5 * puffs)
+        colors.append(clear * (1 - cover) + cloud * cover)
+    return tuple(colors)
 
 
 def shade(scene: Scene, o, d, t, which, width):
@@ -49,7 +49,7 @@ def shade(scene: Scene, o, d, t, which, width):
     view = scale(d, 1 / length)
     facing = jnp.maximum(-dot(normal, view), 0.05)
     material = one.material
-    colour, lit = albedo(material, u, v, width / jnp.sqrt(facing))
+    color, lit = albedo(material, u, v, width / jnp.sqrt(facing))
 
     # The light that casts shadows is the sun, or the first lamp.
     lamp = scene.lamps[0]
@@ -57,7 +57,7 @@ def shade(scene: Scene, o, d, t, which, width):
     far = jnp.sqrt(jnp.maximum(dot(to_lamp, to_lamp), 1e-4))
     by_lamp = scene.key_lamp > 0
     to_key = tuple(jnp.where(by_lamp, a / far, s) for a, s in zip(to_lamp, scene.sun, strict=True))
-    key = [jnp.where(by_lamp, lamp[3 + i] / (0.3 + far * far), scene.sun_colour[i]) for i in range(3)]
+    key = [jnp.where(by_lamp, lamp[3 + i] / (0.3 + far * far), scene.sun_color[i]) for i in range(3)]
     lean = dot(normal, to_key)
     start = along(point, normal, 2e-3 + 2e-4 * t)
     possible = present(scene, glass=False) & towards_light(scene, start, hit & (lean > 0))
@@ -87,12 +87,12 @@ def shade(scene: Scene, o, d, t, which, width):
     mirrored = along(view, normal, -2 * dot(view, normal))
     fresnel = material.gloss * (0.04 + 0.5 * (1 - facing) ** 5) * 1.2
     around = reflected(scene, point, mirrored)
-    glow = material.glow + lit * jnp.where(scene.sun_colour[1] < 0.6, 2.5, 0.0)
+    glow = material.glow + lit * jnp.where(scene.sun_color[1] < 0.6, 2.5, 0.0)
     result = []
     for i in range(3):
         diffuse = scene.ambient[0, i] * up + scene.ambient[1, i] * (1 - up)
         light = key[i] * key_light + (fill[i] + diffuse) * occlusion
-        result.append(colour[i] * (light + glow) + key[i] * shine + around[i] * fresnel * occlusion)
+        result.append(color[i] * (light + glow) + key[i] * shine + around[i] * fresnel * occlusion)
     return fog(scene, d, t * length, hit, result)
 
 
@@ -136,12 +136,12 @@ def reflected(scene: Scene, point, d):
     return tuple(result)
 
 
-def fog(scene: Scene, d, distance, hit, colour):
-    """The colour through fog; where nothing was hit, the sky."""
+def fog(scene: Scene, d, distance, hit, color):
+    """The color through fog; where nothing was hit, the sky."""
     clear = jnp.exp(-distance * scene.fog)
     heaven = sky(scene, d)
     low = jnp.exp(-jnp.maximum(unit(d)[1], 0) * 12) * jnp.clip(scene.fog * 60, 0, 1)
     return tuple(
         jnp.where(hit, c * clear + f * (1 - clear), h * (1 - low) + f * low)
-        for c, f, h in zip(colour, scene.fog_colour, heaven, strict=True)
+        for c, f, h in zip(color, scene.fog_color, heaven, strict=True)
     )

@@ -1,6 +1,6 @@
 """What things are made of: families of materials with a few variants each, one table a style.
 
-"clean" is a catalogue: bright, saturated, even. "worn" is the other domain: earthy, dark, patterned and dirty, with
+"clean" is a catalog: bright, saturated, even. "worn" is the other domain: earthy, dark, patterned and dirty, with
 other textures for the same things. A scene draws a variant of the right family and a point between its two ends.
 """
 
@@ -21,7 +21,7 @@ VARIANTS = 4
 
 
 def _row(pattern, low, high, second=None, second_high=None, scale=None, gloss=(0, 0.1)):
-    """Ends of the first colour, of the other one (default: a darker first), of the period in metres and the gloss."""
+    """Ends of the first color, of the other one (default: a darker first), of the period in metres and the gloss."""
     if second is None:
         second, second_high = 0.6 * np.array(low), 0.6 * np.array(high)
     elif second_high is None:
@@ -85,7 +85,7 @@ CLEAN = {
     "skin": [_row("plain", (0.55, 0.32, 0.22), (0.2, 0.1, 0.06))] * 4,
 }  # fmt: skip
 
-# The same families where textures, colours and wear differ; those not named here stay as they are.
+# The same families where textures, colors and wear differ; those not named here stay as they are.
 WORN = CLEAN | {
     "wall": [_row("noise", (0.4, 0.36, 0.28), (0.5, 0.47, 0.4), (0.25, 0.22, 0.17), None, (0.8, 2.5)),
              _row("bricks", (0.3, 0.13, 0.09), (0.4, 0.3, 0.24), (0.3, 0.28, 0.25), None, (0.07, 0.12)),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dav2_jax.scenes import catalogue, palette
+from dav2_jax.scenes import catalog, palette
 from dav2_jax.scenes.dice import Dice
 from dav2_jax.scenes.shapes import CARD, Shapes, about_y, shape
 
@@ -15,7 +15,7 @@ SMALLEST = 0.002  # metres: no shape is thinner
 
 
 class Placed(NamedTuple):
-    """N things: number in the catalogue, where their foot stands, turn about the vertical (0 looks towards +z)."""
+    """N things: number in the catalog, where their foot stands, turn about the vertical (0 looks towards +z)."""
 
     thing: jax.Array  # int32 [N]
     place: jax.Array  # [N, 3]
@@ -26,7 +26,7 @@ class Placed(NamedTuple):
 
 def sizes(dice: Dice, thing: jax.Array) -> jax.Array:
     """[N, 3]: a size for each, between the smallest and the largest that it comes in."""
-    low, high = jnp.asarray(catalogue.LOW)[thing], jnp.asarray(catalogue.HIGH)[thing]
+    low, high = jnp.asarray(catalog.LOW)[thing], jnp.asarray(catalog.HIGH)[thing]
     return low + (high - low) * dice.uniform(0.0, 1.0, low.shape)
 
 
@@ -37,7 +37,7 @@ def put(*groups: Placed) -> Placed:
 def build(dice: Dice, placed: Placed, style: palette.Style) -> Shapes:
     """[N * PARTS] shapes, those of one thing together; absent things and parts have kind 0."""
     thing = placed.thing
-    table = {name: jnp.asarray(getattr(catalogue, name))[thing] for name in (
+    table = {name: jnp.asarray(getattr(catalog, name))[thing] for name in (
         "KIND", "FORM", "AT", "PLUS", "HALF", "MORE", "TURN", "SLOT", "OPTICS", "THIN", "GLOW")}  # fmt: skip
     unit = placed.size * jnp.float32([0.5, 1, 0.5])
     at = table["AT"] * unit[:, None] + table["PLUS"]
@@ -45,18 +45,18 @@ def build(dice: Dice, placed: Placed, style: palette.Style) -> Shapes:
     # Cards have no thickness; any will do for their frame.
     half = half.at[..., 2].set(jnp.where(table["KIND"] == CARD, 1.0, half[..., 2]))
     turn = about_y(placed.angle)[:, None]
-    centre = placed.place[:, None] + jnp.einsum("nkij,npj->npi", turn, at, precision="highest")
+    center = placed.place[:, None] + jnp.einsum("nkij,npj->npi", turn, at, precision="highest")
     axes = jnp.einsum("nkij,npjl->npil", turn, table["TURN"], precision="highest")
 
     slot = table["SLOT"].astype(jnp.int32)
     random = dice.uniform(0.0, 1.0, (thing.shape[0], 4, 8))
     mine = jnp.take_along_axis(random, slot[..., None], axis=1)
-    families = jnp.take_along_axis(jnp.asarray(catalogue.SLOTS)[thing], slot, axis=1)
+    families = jnp.take_along_axis(jnp.asarray(catalog.SLOTS)[thing], slot, axis=1)
     material = palette.draw(style, families, mine, table["OPTICS"], table["THIN"], table["GLOW"])
     # Leaves and grass of two plants of one kind differ.
     form = table["FORM"].at[..., 5].add(jnp.where(table["KIND"] == CARD, random[:, 0, 7:8], 0.0))
     kind = jnp.where(placed.present[:, None], table["KIND"], 0.0)
-    made = shape(kind, centre, half, axes, form, material)
+    made = shape(kind, center, half, axes, form, material)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), made)
 
 
@@ -83,8 +83,8 @@ def separate(placed: Placed, keep_clear: jax.Array) -> Placed:
 
 def nearest_first(shapes: Shapes, eye: jax.Array) -> Shapes:
     """Sorted so that what is far, and the details of what is far, come last and are left out if places run short."""
-    part = jnp.arange(shapes.kind.shape[0]) % catalogue.PARTS
-    away = jnp.linalg.norm((shapes.centre - eye)[:, ::2], axis=-1) + 2
+    part = jnp.arange(shapes.kind.shape[0]) % catalog.PARTS
+    away = jnp.linalg.norm((shapes.center - eye)[:, ::2], axis=-1) + 2
     order = jnp.argsort(away * (1 + 0.3 * part.astype(jnp.float32)), stable=True)
     return jax.tree.map(lambda leaf: leaf[order], shapes)
 

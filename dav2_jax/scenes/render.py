@@ -1,7 +1,7 @@
-"""A scene through a camera: colour, exact depth, tags, and the depth behind glass, in mirrors and behind thin things.
+"""A scene through a camera: color, exact depth, tags, and the depth behind glass, in mirrors and behind thin things.
 
 Depth and tag are those of the one ray through the middle of a pixel and are never averaged: a mean of two depths is on
-neither surface. The colour is that of 1 + EXTRA rays, but only at pixels that differ from a neighbour in shape or
+neither surface. The color is that of 1 + EXTRA rays, but only at pixels that differ from a neighbor in shape or
 brightness (a quarter of a picture or so): elsewhere more rays look like one.
 
 Work goes in jobs of one tile's rays, first the middles of all pixels, then the extra rays, through one loop, so that
@@ -43,7 +43,7 @@ class Picture(NamedTuple):
     """All [H, W, ...]; `behind` is what a device that measures by light would meet: t along the ray that glass let
     through, a mirror sent elsewhere, or a thin thing did not stop; inf is sky."""
 
-    colour: jax.Array  # float32 [H, W, 3], linear
+    color: jax.Array  # float32 [H, W, 3], linear
     depth: jax.Array  # float32 [H, W], metres along the optical axis, inf is sky
     tag: jax.Array  # uint8 [H, W]
     behind: jax.Array  # float32 [H, W]
@@ -51,7 +51,7 @@ class Picture(NamedTuple):
 
 
 def intrinsics(camera: Camera, height: int, width: int) -> jax.Array:
-    """float32 [4]: fx, fy, cx, cy in pixels; the centre of the first pixel is (0, 0)."""
+    """float32 [4]: fx, fy, cx, cy in pixels; the center of the first pixel is (0, 0)."""
     size = max(height, width)
     fx = camera.focal * size
     cx, cy = (width - 1) / 2 + camera.shift[0] * size, (height - 1) / 2 + camera.shift[1] * size
@@ -117,8 +117,8 @@ def render_scene(scene: Scene, camera: Camera, height: int, width: int, extra: t
     _, results, chosen, count = lax.while_loop(unfinished, work, begin)
 
     middle = jax.tree.map(lambda leaf: to_picture(leaf)[:height, :width], middles(results))
-    colour = jnp.stack([results.red, results.green, results.blue], -1)
-    mean = colour[:pixels]
+    color = jnp.stack([results.red, results.green, results.blue], -1)
+    mean = color[:pixels]
     if extra:
         # The place of a pixel in the list, which is sorted.
         mine = jnp.arange(pixels, dtype=jnp.int32)
@@ -126,10 +126,10 @@ def render_scene(scene: Scene, camera: Camera, height: int, width: int, extra: t
         has = (chosen[rank] == mine) & (rank < count)
         total = mean
         for number in range(len(extra)):
-            total = total + colour[first * job + number * places + rank]
+            total = total + color[first * job + number * places + rank]
         mean = jnp.where(has[:, None], total / (1 + len(extra)), mean)
-    colour = to_picture(mean)[:height, :width]
-    return Picture(colour, middle.depth, middle.tag.astype(jnp.uint8), middle.behind, middle.which)
+    color = to_picture(mean)[:height, :width]
+    return Picture(color, middle.depth, middle.tag.astype(jnp.uint8), middle.behind, middle.which)
 
 
 class Seen(NamedTuple):
@@ -177,19 +177,19 @@ def look(scene: Scene, o, d, pixel, measure, possible) -> Seen:
     last = tuple(jnp.where(special, a, b) for a, b in zip(onward, d, strict=True))
     final_t, final = jnp.where(special, t2, t), jnp.where(special, which2, which)
     whole = jnp.where(special, t + jnp.where(which2 >= 0, t2, 1.0), t)
-    colour = shade(scene, o, last, final_t, final, whole * pixel)
+    color = shade(scene, o, last, final_t, final, whole * pixel)
 
     view = unit(d)
     facing = jnp.clip(-dot(normal, view), 0, 1)
     around = reflected(scene, point, along(view, normal, 2 * facing))
     fresnel = jnp.where(glass, 0.05 + 0.6 * (1 - facing) ** 4, 0.0)
-    tints = one.material.colour
-    colour = [
+    tints = one.material.color
+    color = [
         jnp.where(special, c * tint * (1 - fresnel) + a * fresnel, c)
-        for c, tint, a in zip(colour, tints, around, strict=True)
+        for c, tint, a in zip(color, tints, around, strict=True)
     ]
     behind = jnp.where(special | thin, jnp.where(which2 >= 0, t + t2, jnp.inf), depth)
-    return Seen(*colour, depth, tag.astype(jnp.float32), behind, which)
+    return Seen(*color, depth, tag.astype(jnp.float32), behind, which)
 
 
 def _second(scene: Scene, o, d, skip_thin, wanted):
@@ -218,7 +218,7 @@ def _second(scene: Scene, o, d, skip_thin, wanted):
 
 
 def _edges(results: Seen, to_picture, to_tiles, places: int):
-    """Pixels (in the order of tiles, [places]) that differ from a neighbour, and how many they are."""
+    """Pixels (in the order of tiles, [places]) that differ from a neighbor, and how many they are."""
     which = to_picture(results.which)
     bright = to_picture(results.red + results.green + results.blue)
     bright = bright / (bright + jnp.mean(jnp.minimum(bright, 10.0)))

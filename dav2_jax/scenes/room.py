@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax.scenes import catalogue, palette
+from dav2_jax.scenes import catalog, palette
 from dav2_jax.scenes.camera import aim
 from dav2_jax.scenes.cutouts import OPENING, PANEL
 from dav2_jax.scenes.dice import Dice
 from dav2_jax.scenes.place import Placed, build, footprints, nearest_first, put, separate, sizes
 from dav2_jax.scenes.shapes import BOX, CARD, GLASS, Scene, about_y, by_kind, join, shape
 
-ALONG = catalogue.numbers(
+ALONG = catalog.numbers(
     "sofa",
     "bed",
     "wardrobe",
@@ -32,9 +32,9 @@ ALONG = catalogue.numbers(
     "screen",
 )
 ALONG_OFTEN = np.float32([3, 1.5, 2, 1.2, 3, 1.4, 2, 2, 2.5, 1.2, 2.2, 1, 1, 1, 1.5, 0.8])
-MIDDLE = catalogue.numbers("table", "metal table", "glass table", "round table")
-LOOSE = catalogue.numbers("toys", "person", "boxes", "plant", "armchair", "clothes horse", "screen", "chair")
-ON_TOP = catalogue.numbers(
+MIDDLE = catalog.numbers("table", "metal table", "glass table", "round table")
+LOOSE = catalog.numbers("toys", "person", "boxes", "plant", "armchair", "clothes horse", "screen", "chair")
+ON_TOP = catalog.numbers(
     "vase",
     "bottle",
     "glass bowl",
@@ -48,8 +48,8 @@ ON_TOP = catalogue.numbers(
     "basket",
     "bottle",
 )
-ON_WALL = catalogue.numbers("picture", "picture", "picture", "wall mirror", "round mirror", "shelf", "clock")
-BEYOND = catalogue.numbers("building", "house", "tree", "conifer", "tree", "bush")
+ON_WALL = catalog.numbers("picture", "picture", "picture", "wall mirror", "round mirror", "shelf", "clock")
+BEYOND = catalog.numbers("building", "house", "tree", "conifer", "tree", "bush")
 # The walls' angles: their fronts look into the room. Back, left, right, and the one behind the camera.
 ANGLES = np.float32([np.pi, np.pi / 2, -np.pi / 2, 0])
 
@@ -83,7 +83,7 @@ def make(key: jax.Array, style: palette.Style):
     # Windows: the share of the wall to each side, then heights in metres.
     window = chosen(0.55, (4,)) & (jnp.arange(4) < 3)
     wide = jnp.minimum(uniform(0.5, 1.3, (4,)), half_wall * 0.7)
-    centre = uniform(-0.6, 0.6, (4,)) * (half_wall - wide)
+    center = uniform(-0.6, 0.6, (4,)) * (half_wall - wide)
     to_floor = chosen(0.25, (4,))
     sill = jnp.where(to_floor, 0.02, uniform(0.7, 1.0, (4,)))
     lintel = jnp.minimum(uniform(1.9, 2.3, (4,)), height - 0.15)
@@ -102,10 +102,10 @@ def make(key: jax.Array, style: palette.Style):
     )
 
     door_wall = dice.pick(np.arange(3), 1)
-    door = jnp.full(1, catalogue.number("door"))
+    door = jnp.full(1, catalog.number("door"))
     door_size = sizes(dice, door)
     door_spot = uniform(-0.7, 0.7, (1,)) * half_wall[door_wall]
-    blocked = window[door_wall] & (jnp.abs(door_spot - centre[door_wall]) < wide[door_wall] + 0.6)
+    blocked = window[door_wall] & (jnp.abs(door_spot - center[door_wall]) < wide[door_wall] + 0.6)
     doors = Placed(
         door,
         at_wall(door_wall, door_spot, 0.04 + 0 * door_spot, 0 * door_spot),
@@ -124,7 +124,7 @@ def make(key: jax.Array, style: palette.Style):
     seat = jnp.stack([seat[:, 0], 0 * seat[:, 0], seat[:, 1]], -1)
     turn = about_y(table_turn)[0]
     seats = table_at + (turn[None] * seat[:, None, :]).sum(-1)
-    chair = jnp.full(4, catalogue.number("chair"))
+    chair = jnp.full(4, catalog.number("chair"))
     facing = table_turn + jnp.where(side[:, 1] > 0, np.pi, 0.0) + uniform(-0.3, 0.3, (4,))
     high = table_size[0, 1] > 0.6
     chairs = Placed(chair, seats, facing, sizes(dice, chair) * 0.98, chosen(0.7, (4,)) & high)
@@ -140,11 +140,11 @@ def make(key: jax.Array, style: palette.Style):
     )
 
     standing = separate(put(doors, tables, chairs, furniture, others), clear)
-    rug = jnp.full(1, catalogue.number("rug"))
+    rug = jnp.full(1, catalog.number("rug"))
     rugs = Placed(rug, table_at, table_turn, sizes(dice, rug), chosen(0.5, (1,)))
 
     # On top of what has a top; each thing goes to a random host.
-    top = jnp.asarray(catalogue.TOP)[standing.thing]
+    top = jnp.asarray(catalog.TOP)[standing.thing]
     host = jnp.argmax(jnp.where((top > 0) & standing.present, uniform(0.0, 1.0, (9, top.shape[0])), -1.0), axis=1)
     small = dice.pick(ON_TOP, 9)
     small_size = sizes(dice, small)
@@ -164,7 +164,7 @@ def make(key: jax.Array, style: palette.Style):
     hung = dice.pick(ON_WALL, 9)
     hung_size = sizes(dice, hung)
     hung_at = (jnp.tile(jnp.float32([-0.5, 0.05, 0.55]), 3) + uniform(-0.12, 0.12, (9,))) * half_wall[walls]
-    covered = window[walls] & (jnp.abs(hung_at - centre[walls]) < wide[walls] + hung_size[:, 0] / 2 + 0.1)
+    covered = window[walls] & (jnp.abs(hung_at - center[walls]) < wide[walls] + hung_size[:, 0] / 2 + 0.1)
     on_door = (walls == door_wall) & (jnp.abs(hung_at - door_spot) < 0.6 + hung_size[:, 0] / 2) & doors.present
     pictures = Placed(
         hung,
@@ -174,7 +174,7 @@ def make(key: jax.Array, style: palette.Style):
         chosen(0.55, (9,)) & ~covered & ~on_door,
     )
 
-    lamp_thing = dice.pick(catalogue.numbers("pendant", "ceiling lamp"), 1)
+    lamp_thing = dice.pick(catalog.numbers("pendant", "ceiling lamp"), 1)
     lamp_size = sizes(dice, lamp_thing)
     lamp_at = jnp.stack([table_at[0, 0], height - lamp_size[0, 1], table_at[0, 2] * 0.6])[None]
     lamps = Placed(lamp_thing, lamp_at, jnp.zeros(1), lamp_size, jnp.ones(1, bool))
@@ -193,7 +193,7 @@ def make(key: jax.Array, style: palette.Style):
     # Walls, floor and ceiling are cards; a window is an opening in one, with a frame and mostly a pane.
     # They reach a little beyond the corners: between two that only touch, rays slip through.
     grown, grown_up = half_wall + 0.04, height / 2 + 0.04
-    wall_u = jnp.stack([centre - wide, centre + wide], -1) / grown[:, None]
+    wall_u = jnp.stack([center - wide, center + wide], -1) / grown[:, None]
     wall_v = (jnp.stack([sill, lintel], -1) - height / 2) / grown_up
     form = jnp.concatenate([jnp.where(window, OPENING, PANEL)[:, None], wall_u, wall_v, jnp.zeros((4, 1))], -1)
     turns = about_y(jnp.asarray(ANGLES))
@@ -215,12 +215,12 @@ def make(key: jax.Array, style: palette.Style):
 
     # For each wall: left, right, sill, head, upright bar, cross bar, skirting; then the pane.
     zero, tall = jnp.zeros(4), (lintel - sill) / 2
-    across = jnp.stack([-wide, wide, zero, zero, zero, zero, -centre], -1)
+    across = jnp.stack([-wide, wide, zero, zero, zero, zero, -center], -1)
     up = jnp.stack([zero, zero, -tall, tall, zero, tall * 0.35, 0.05 - (sill + lintel) / 2], -1)
     bar_x = jnp.stack([zero + 0.04, zero + 0.04, wide + 0.08, wide + 0.08, zero + 0.018, wide, half_wall], -1)
     bar_y = jnp.stack([tall + 0.04, tall + 0.04, zero + 0.03, zero + 0.04, tall, zero + 0.018, zero + 0.05], -1)
     bar_z = jnp.broadcast_to(jnp.float32([0.07, 0.07, 0.14, 0.07, 0.025, 0.025, 0.006]), (4, 7))
-    spot = beside[:, None] * (centre[:, None] + across)[..., None] - inward[:, None] * reach[:, None, None]
+    spot = beside[:, None] * (center[:, None] + across)[..., None] - inward[:, None] * reach[:, None, None]
     spot = spot.at[..., 1].add((sill + lintel)[:, None] / 2 + up)
     bars_random = jnp.broadcast_to(uniform(0.0, 1.0, (1, 8)), (28, 8))
     bar_kind = jnp.where(window[:, None] | (jnp.arange(7) == 6), BOX, 0).reshape(-1)
@@ -235,7 +235,7 @@ def make(key: jax.Array, style: palette.Style):
     pane = window & chosen(0.85, (4,))
     panes = shape(
         jnp.where(pane, CARD, 0),
-        beside * centre[:, None] - inward * reach[:, None] + jnp.stack([zero, (sill + lintel) / 2, zero], -1),
+        beside * center[:, None] - inward * reach[:, None] + jnp.stack([zero, (sill + lintel) / 2, zero], -1),
         jnp.stack([wide, tall, jnp.ones(4)], -1),
         turns,
         jnp.zeros((4, 6)),
@@ -252,7 +252,7 @@ def make(key: jax.Array, style: palette.Style):
     sunny = day & chosen(0.5)
     power = uniform(2.0, 3.5) * jnp.where(day, 0.35, 1.0) * (width * length / 20)
     key_lamp = jnp.concatenate([lamp_at[0] - jnp.float32([0, 0.12, 0]), power * warm])
-    glow_at = at_wall(jnp.arange(3), centre[:3], jnp.full(3, 0.25), (sill + lintel)[:3] / 2)
+    glow_at = at_wall(jnp.arange(3), center[:3], jnp.full(3, 0.25), (sill + lintel)[:3] / 2)
     strength = jnp.where(window[:3] & day, uniform(1.0, 1.8), 0.0) * wide[:3]
     glows = jnp.concatenate([glow_at, strength[:, None] * jnp.float32([[0.85, 0.95, 1.1]])], -1)
     # The sun stands before one of the windows.
@@ -270,7 +270,7 @@ def make(key: jax.Array, style: palette.Style):
         ground_height=-below,
         room=jnp.stack([-width / 2, jnp.float32(0), -length / 2, width / 2, height, length / 2]),
         sun=sun,
-        sun_colour=jnp.where(sunny, 2.2, jnp.where(day, 0.8, 0.0)) * jnp.float32([1.0, 0.93, 0.8]),
+        sun_color=jnp.where(sunny, 2.2, jnp.where(day, 0.8, 0.0)) * jnp.float32([1.0, 0.93, 0.8]),
         sky=dusk * jnp.float32([0.25, 0.5, 1.0]),
         horizon=dusk * jnp.float32([0.8, 0.92, 1.05]),
         clouds=uniform(0, 1),
@@ -278,7 +278,7 @@ def make(key: jax.Array, style: palette.Style):
         key_lamp=jnp.where(sunny, 0.0, 1.0),
         ambient=ambient,
         fog=jnp.float32(0.0),
-        fog_colour=jnp.ones(3),
+        fog_color=jnp.ones(3),
         footprints=footprints(standing, eye, 16),
         seed=uniform(0, 1),
     )

@@ -1,4 +1,4 @@
-"""What a depth camera, or a lidar outdoors, would have labelled: the flaws that the paper blames real labels for.
+"""What a depth camera, or a lidar outdoors, would have labeled: the flaws that the paper blames real labels for.
 
 glass     measured through: the depth of what is behind it, or a hole
 mirror    the depth of the reflected scene, as far behind the mirror as that is before it, or a hole

@@ -32,14 +32,14 @@ def frustum(bottom: float, top: float) -> tuple[float, ...]:
 class Material(NamedTuple):
     """How a surface looks; float32 arrays with the leading axes of what they belong to."""
 
-    colour: jax.Array  # [..., 3] linear RGB
-    colour2: jax.Array  # [..., 3] the pattern's other colour
+    color: jax.Array  # [..., 3] linear RGB
+    color2: jax.Array  # [..., 3] the pattern's other color
     pattern: jax.Array  # which one: a place in textures.PATTERNS
     scale: jax.Array  # metres, the period of the pattern
     gloss: jax.Array  # 0 matt to 1 polished
     optics: jax.Array  # DULL, MIRROR or GLASS
     thin: jax.Array  # 1 for what the tag calls thin
-    glow: jax.Array  # light of its own, times colour
+    glow: jax.Array  # light of its own, times color
     seed: jax.Array  # 0 to 1: no two alike
 
 
@@ -48,28 +48,28 @@ class Shapes(NamedTuple):
 
     kind: jax.Array  # [N]
     to_local: jax.Array  # [N, 3, 3]
-    centre: jax.Array  # [N, 3]
+    center: jax.Array  # [N, 3]
     form: jax.Array  # [N, 6]
     material: Material
 
 
 class Scene(NamedTuple):
-    """Everything that is seen, and the light on it. Lengths in metres, colours linear."""
+    """Everything that is seen, and the light on it. Lengths in metres, colors linear."""
 
     shapes: Shapes  # places by kind, empty ones at the end of each: see `by_kind`
     ground: Material  # of the plane y = ground_height, which ends 400 m away
     ground_height: jax.Array
     room: jax.Array  # [6]: low and high corner of the room around the camera; beyond 1e3: none
     sun: jax.Array  # [3] unit vector to the sun, or to the moon
-    sun_colour: jax.Array  # [3]
+    sun_color: jax.Array  # [3]
     sky: jax.Array  # [3] overhead
     horizon: jax.Array  # [3]
     clouds: jax.Array  # 0 clear to 1 overcast
-    lamps: jax.Array  # [L, 6]: place, colour times intensity; the first one casts shadows when `key_lamp` is 1
+    lamps: jax.Array  # [L, 6]: place, color times intensity; the first one casts shadows when `key_lamp` is 1
     key_lamp: jax.Array
     ambient: jax.Array  # [2, 3]: from above, from below
     fog: jax.Array  # 1 / metres
-    fog_colour: jax.Array  # [3]
+    fog_color: jax.Array  # [3]
     footprints: jax.Array  # [F, 6]: x, z, half sizes, cosine and sine of the turn of what stands on the floor
     seed: jax.Array  # 0 to 1
 
@@ -79,14 +79,14 @@ PLACES = {BOX: 120, ROUND: 96, CARD: 48, TORUS: 4}
 UNROLL = 2  # shapes that one pass over the rays tests
 
 
-def shape(kind, centre, half, turn, form, material) -> Shapes:
+def shape(kind, center, half, turn, form, material) -> Shapes:
     """Shapes from half sizes along their own axes.
 
-    kind [N], centre [N, 3], half [N, 3] (metres, positive), turn [N, 3, 3] (columns are the shape's axes in the
+    kind [N], center [N, 3], half [N, 3] (metres, positive), turn [N, 3, 3] (columns are the shape's axes in the
     world), form [N, 6], material of [N].
     """
     to_local = jnp.swapaxes(turn, -1, -2) / half[..., :, None]
-    return Shapes(jnp.float32(kind), to_local, centre, jnp.float32(form), material)
+    return Shapes(jnp.float32(kind), to_local, center, jnp.float32(form), material)
 
 
 def about_y(angle: jax.Array) -> jax.Array:
@@ -127,6 +127,6 @@ def unpack_columns(columns: list[jax.Array]) -> Shapes:
     def some(count):
         return [next(take) for _ in range(count)]
 
-    kind, to_local, centre, form = next(take), some(9), some(3), some(6)
+    kind, to_local, center, form = next(take), some(9), some(3), some(6)
     material = Material(some(3), some(3), *some(7))
-    return Shapes(kind, [to_local[0:3], to_local[3:6], to_local[6:9]], centre, form, material)
+    return Shapes(kind, [to_local[0:3], to_local[3:6], to_local[6:9]], center, form, material)

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax.scenes import catalogue, palette
+from dav2_jax.scenes import catalog, palette
 from dav2_jax.scenes.camera import aim
 from dav2_jax.scenes.dice import Dice
 from dav2_jax.scenes.place import Placed, build, footprints, nearest_first, put, separate, sizes
 from dav2_jax.scenes.shapes import BOX, about_y, by_kind, join, shape
 from dav2_jax.scenes.weather import open_air
 
-ROWS = catalogue.numbers("building", "shop", "office", "house", "tree", "hedge")
+ROWS = catalog.numbers("building", "shop", "office", "house", "tree", "hedge")
 ROWS_OFTEN = np.float32([0.38, 0.3, 0.1, 0.1, 0.07, 0.05])
-KERB = catalogue.numbers(
+KERB = catalog.numbers(
     "bench",
     "bin",
     "sign",
@@ -31,9 +31,9 @@ KERB = catalogue.numbers(
     "chrome ball",
 )
 KERB_OFTEN = np.float32([2, 2, 2.5, 2, 1.5, 2, 4, 1, 1.6, 0.5, 1, 4, 0.5])
-TREES = catalogue.numbers("tree", "tree", "conifer", "bare tree", "bush")
-CARS = catalogue.numbers("car", "car", "car", "van")
-FENCES = catalogue.numbers("chain link", "picket fence", "railing", "glass railing", "grid fence", "hedge")
+TREES = catalog.numbers("tree", "tree", "conifer", "bare tree", "bush")
+CARS = catalog.numbers("car", "car", "car", "van")
+FENCES = catalog.numbers("chain link", "picket fence", "railing", "glass railing", "grid fence", "hedge")
 
 
 def make(key: jax.Array, style: palette.Style):
@@ -73,7 +73,7 @@ def make(key: jax.Array, style: palette.Style):
         chosen(0.6, (2,)),
     )
 
-    lamp = jnp.full(8, catalogue.number("street lamp"))
+    lamp = jnp.full(8, catalog.number("street lamp"))
     lamp_side = jnp.where(jnp.arange(8) < 4, 1.0, -1.0)
     spacing = uniform(14, 24)
     lamp_z = (jnp.arange(8) % 4 + 0.2) * spacing + uniform(0, 6)
@@ -90,11 +90,11 @@ def make(key: jax.Array, style: palette.Style):
     wire_side = jnp.where(chosen(0.5), 1.0, -1.0)
     pole_z = jnp.float32([-12, 12, 36, 60]) + uniform(-8, 8)
     has_wires = chosen(0.65)
-    pole = jnp.full(4, catalogue.number("pole"))
+    pole = jnp.full(4, catalog.number("pole"))
     pole_size = jnp.broadcast_to(sizes(dice, pole)[:1], (4, 3))
     pole_x = jnp.full(4, wire_side * (road + 0.45))
     poles = Placed(pole, jnp.stack([pole_x, 0 * pole_z, pole_z], -1), jnp.zeros(4), pole_size, jnp.full(4, has_wires))
-    wire = jnp.full(5, catalogue.number("wires"))
+    wire = jnp.full(5, catalog.number("wires"))
     wire_z = jnp.concatenate([pole_z[:3] + 12, uniform(6, 35, (2,))])
     wire_x = jnp.concatenate([pole_x[:3], jnp.zeros(2)])
     tall = pole_size[0, 1]
@@ -145,9 +145,9 @@ def make(key: jax.Array, style: palette.Style):
     turn = (
         -side * np.pi / 2
         + jnp.where(
-            (thing == catalogue.number("sign"))
-            | (thing == catalogue.number("person"))
-            | (thing == catalogue.number("traffic mirror")),
+            (thing == catalog.number("sign"))
+            | (thing == catalog.number("person"))
+            | (thing == catalog.number("traffic mirror")),
             side * np.pi / 2 + np.pi,
             0.0,
         )

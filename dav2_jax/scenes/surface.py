@@ -26,7 +26,7 @@ def describe(one: Shapes, o, d, t):
     one: columns [R] from `fetch`; o, d, t: the rays.
     """
     point = along(o, d, t)
-    x, y, z = transform(one.to_local, add(point, scale(one.centre, -1)))
+    x, y, z = transform(one.to_local, add(point, scale(one.center, -1)))
     sizes = [1 / jnp.sqrt(jnp.maximum(dot(row, row), 1e-20)) for row in one.to_local]
     sx, sy, sz = sizes
     ax, ay, az = jnp.abs(x), jnp.abs(y), jnp.abs(z)

@@ -1,4 +1,4 @@
-"""Procedural textures: where between its two colours a surface is, from its own coordinates in metres.
+"""Procedural textures: where between its two colors a surface is, from its own coordinates in metres.
 
 Patterns fade to their mean where a period is smaller than a pixel, as they would flicker and mislead otherwise.
 """
@@ -109,13 +109,13 @@ def albedo(material, u, v, pixel):
         mine = material.pattern == PATTERNS.index(name)
         mix, tone, hue = jnp.where(mine, m, mix), jnp.where(mine, shade, tone), jnp.where(mine, turn, hue)
     tone = tone * (0.9 + 0.2 * cloud)
-    # Books and pictures have many colours: each channel is turned by another random number.
+    # Books and pictures have many colors: each channel is turned by another random number.
     cell = jnp.where(material.pattern == PATTERNS.index("books"), book, jnp.floor(picture * 5))
-    colours = []
-    for channel, (one, two) in enumerate(zip(material.colour, material.colour2, strict=True)):
+    colors = []
+    for channel, (one, two) in enumerate(zip(material.color, material.color2, strict=True)):
         many = 0.06 + 0.75 * chance(cell, 40.0 + channel, seed) ** 2
-        colours.append(((one * (1 - mix) + two * mix) * (1 - hue) + many * hue) * tone)
-    return tuple(colours), jnp.where(material.pattern == PATTERNS.index("facade"), lit, 0.0)
+        colors.append(((one * (1 - mix) + two * mix) * (1 - hue) + many * hue) * tone)
+    return tuple(colors), jnp.where(material.pattern == PATTERNS.index("facade"), lit, 0.0)
 
 
 def _inside(x, half, blur):

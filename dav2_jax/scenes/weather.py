@@ -30,7 +30,7 @@ def open_air(dice: Dice, style, shapes, lights, burning, feet) -> Scene:
             [[0.04, 0.05, 0.08], [0.012, 0.016, 0.035], [0.06, 0.055, 0.06], [0.05, 0.055, 0.07], [0.03, 0.025, 0.02]],
         ]
     )
-    sun_colour, zenith, horizon, above, below = table[jnp.where(night, 3, jnp.minimum(weather, 2))]
+    sun_color, zenith, horizon, above, below = table[jnp.where(night, 3, jnp.minimum(weather, 2))]
     hazy = chosen(0.25 if style == "clean" else 0.5)
     fog = jnp.where(hazy, jnp.exp(uniform(-5.5, -4.0)), 0.0015)
     power = jnp.where(night & burning, uniform(9, 16), 0.0)
@@ -41,7 +41,7 @@ def open_air(dice: Dice, style, shapes, lights, burning, feet) -> Scene:
         ground_height=jnp.float32(0),
         room=jnp.float32([-1e4, -1e4, -1e4, 1e4, 1e4, 1e4]),
         sun=sun,
-        sun_colour=sun_colour,
+        sun_color=sun_color,
         sky=zenith,
         horizon=horizon,
         clouds=jnp.where(weather == 2, 1.0, uniform(0, 0.8)),
@@ -49,7 +49,7 @@ def open_air(dice: Dice, style, shapes, lights, burning, feet) -> Scene:
         key_lamp=jnp.where(night & burning[0], 1.0, 0.0),
         ambient=jnp.stack([above, below]),
         fog=fog,
-        fog_colour=horizon * uniform(0.8, 1.0),
+        fog_color=horizon * uniform(0.8, 1.0),
         footprints=feet,
         seed=uniform(0, 1),
     )

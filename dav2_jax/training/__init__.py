@@ -1,1 +1,1 @@
-"""Training: losses, optimiser, step, loop and checkpoints."""
+"""Training: losses, optimizer, step, loop and checkpoints."""

@@ -1,6 +1,6 @@
 """Checkpoints of a run: all that it needs to go on as if it had never stopped, on any number of devices.
 
-RUN/checkpoints/1200/     an Orbax checkpoint: the training state (parameters, optimiser, EMA, step) and the loader's
+RUN/checkpoints/1200/     an Orbax checkpoint: the training state (parameters, optimizer, EMA, step) and the loader's
                           position, written beside the training and complete or not there
 RUN/last.ckpt, best.ckpt  the parameters alone, as `dav2 convert` writes them: for dav2.load, predict and convert
 """
@@ -74,7 +74,7 @@ class Checkpoints:
     def restore(self, abstract: TrainState, mesh: jax.sharding.Mesh) -> tuple[TrainState, dict[str, Any]]:
         """The last state, laid out on this mesh, and the loader's position there.
 
-        Raises Dav2Error where the checkpoint is of another network or optimiser, or damaged.
+        Raises Dav2Error where the checkpoint is of another network or optimizer, or damaged.
         """
         lie = sharding.state_sharding(mesh, abstract)
         wanted = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, lie)
@@ -101,7 +101,7 @@ class Checkpoints:
         self._manager.close()
 
 
-def export(path: Path, config: ModelConfig, params, licence: str, about: dict[str, Any]) -> None:
+def export(path: Path, config: ModelConfig, params, license: str, about: dict[str, Any]) -> None:
     """Parameters alone, as a checkpoint folder of ours, in place of an earlier one. All processes call it.
 
     about  for its provenance: what was trained, on what, for how long
@@ -112,7 +112,7 @@ def export(path: Path, config: ModelConfig, params, licence: str, about: dict[st
         params = multihost_utils.process_allgather(params, tiled=True)
     if sharding.is_first():
         provenance = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
-        header = checkpoint.Header(config, licence, provenance)
+        header = checkpoint.Header(config, license, provenance)
         checkpoint.save(path, header, jax.tree.map(np.asarray, params), overwrite=True)
 
 

@@ -2,7 +2,7 @@
 
 Depth Anything V1, section 3.3; V2's students keep it ("following V1"). It holds on to what DINOv2 knows about parts of
 objects while depth is learnt. The frozen encoder is a part of the state's parameters, so it is sharded, saved and
-restored with them, and a run goes on without the files it came from. No optimiser, average or export has it.
+restored with them, and a run goes on without the files it came from. No optimizer, average or export has it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def apply(
 ) -> dict[str, jax.Array]:
     """As `depth_anything.apply`: {"depth": [B, H, W], "features": and "frozen": [B, h * w, D]}.
 
-    Features are the encoder's last, normalised, without the class token, of the same images.
+    Features are the encoder's last, normalized, without the class token, of the same images.
     """
     stages = depth_anything.stages(config, params, images, dtype, remat)
     encoder = config.replace(kind="encoder", max_depth=None)

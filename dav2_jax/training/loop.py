@@ -36,7 +36,7 @@ from dav2_jax.training import recipe as recipes
 from dav2_jax.training import sizes, start
 from dav2_jax.training.checkpoint import Checkpoints, export
 from dav2_jax.training.journal import Journal
-from dav2_jax.training.objective import make_augment, make_loss, optimisation, step_flops
+from dav2_jax.training.objective import make_augment, make_loss, optimization, step_flops
 from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import abstract_state, averaged, init_state, make_step
@@ -71,11 +71,11 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         raise Dav2Error(
             f"--batch-size {recipe.batch_size} does not divide among {mesh.size} devices x {recipe.accumulate} parts"
         )
-    optimizer = make_optimizer(optimisation(recipe), config)
+    optimizer = make_optimizer(optimization(recipe), config)
     frozen_encoder = recipe.feature_weight > 0
     sources, held_out = start.sources(recipe, recipe.train), start.sources(recipe, recipe.validate)
     facts = [f"{source.name}: {fact}" for source in sources + held_out for fact in source.about]
-    sources = tuple(start.labelled_by(recipe.label, source) for source in sources)
+    sources = tuple(start.labeled_by(recipe.label, source) for source in sources)
     if recipe.cache:
         sources = tuple(map(start.kept_in_memory, sources))
     start.settle_folder(run, recipe)
@@ -165,7 +165,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
                 _picture(journal, number, config, averaged(state), shown, dtype)
                 if _is_best(run, number, scores):
                     export(
-                        run / "best.ckpt", config, averaged(state), start.licence(recipe), about | {"step": str(number)}
+                        run / "best.ckpt", config, averaged(state), start.license(recipe), about | {"step": str(number)}
                     )
                 since = time.perf_counter()
             if last or number % recipe.save_every == 0:
@@ -177,7 +177,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         if loader.skipped:
             journal.say(f"{len(loader.skipped)} examples left out, the first: {loader.skipped[0]}")
         done = int(state.step)
-        export(run / "last.ckpt", config, averaged(state), start.licence(recipe), about | {"step": str(done)})
+        export(run / "last.ckpt", config, averaged(state), start.license(recipe), about | {"step": str(done)})
     return Outcome(done, done < recipe.steps, scores)
 
 

@@ -52,7 +52,7 @@ def silog(prediction: Array, target: Array, valid: Array, *, lambd: float = 0.5,
     return jnp.where(perfect, 0, jnp.sqrt(jnp.where(perfect, 1, variance)))
 
 
-class Normalised(NamedTuple):
+class Normalized(NamedTuple):
     """values: (map - shift) / scale, [B, H, W], 0 where not valid. shift, scale: [B]; a scale of 0 says that the map
     is constant or has fewer than MIN_VALID valid pixels."""
 
@@ -61,7 +61,7 @@ class Normalised(NamedTuple):
     scale: Array
 
 
-def affine_normalise(maps: Array, valid: Array) -> Normalised:
+def affine_normalize(maps: Array, valid: Array) -> Normalized:
     """Each map without its shift, the median of its valid values, and its scale, their mean distance from it.
 
     MiDaS equation 5 and 6; Depth Anything V1 section 3.1. The median is the lower middle, as torch.median, and of valid
@@ -77,11 +77,11 @@ def affine_normalise(maps: Array, valid: Array) -> Normalised:
     maps = maps / size[:, None, None]
     count = _per_image(valid)
     shift = median(maps, valid)
-    centred = jnp.where(valid, maps - shift[:, None, None], 0)
-    deviation = _per_image(jnp.abs(centred)) / jnp.maximum(count, 1)
+    centerd = jnp.where(valid, maps - shift[:, None, None], 0)
+    deviation = _per_image(jnp.abs(centerd)) / jnp.maximum(count, 1)
     nothing = (count < MIN_VALID) | (deviation <= _CONSTANT)  # and False for NaN
-    values = centred / jnp.where(nothing, 1, deviation)[:, None, None]
-    return Normalised(values, shift * size, jnp.where(nothing, 0, deviation * size))
+    values = centerd / jnp.where(nothing, 1, deviation)[:, None, None]
+    return Normalized(values, shift * size, jnp.where(nothing, 0, deviation * size))
 
 
 def trim(residuals: Array, valid: Array, share: float = 0.1) -> Array:
@@ -105,7 +105,7 @@ def trim(residuals: Array, valid: Array, share: float = 0.1) -> Array:
 
 
 def ssi(prediction: Array, target: Array, valid: Array, *, trim: float = 0.0, axis: Axis = None) -> Array:
-    """L_ssi: mean |p - t| over valid pixels, where p and t are the affine-normalised disparities; at most 2.
+    """L_ssi: mean |p - t| over valid pixels, where p and t are the affine-normalized disparities; at most 2.
 
     trim  share of the largest residuals of each image that does not count. The sum of the others is divided by the
           number of all valid pixels, as MiDaS and Video Depth Anything do (without their factor of 1/2).
@@ -118,7 +118,7 @@ def ssi(prediction: Array, target: Array, valid: Array, *, trim: float = 0.0, ax
 
 
 def gradient_matching(prediction: Array, target: Array, valid: Array, *, scales: int = 4, axis: Axis = None) -> Array:
-    """L_gm: mean |dx (p - t)| + |dy (p - t)| of affine-normalised disparities, summed over scales of 1, 2, 4, 8 pixels.
+    """L_gm: mean |dx (p - t)| + |dy (p - t)| of affine-normalized disparities, summed over scales of 1, 2, 4, 8 pixels.
 
     MiDaS equation 11, in the form of its code and of Video Depth Anything: a scale takes every k-th pixel, without
     averaging; a difference counts where both of its pixels are valid, and each sum is divided by the valid pixels of
@@ -163,7 +163,7 @@ def fixed_scale_loss(
     numbers, where `relative_loss` is slow: it divides by the small and noisy scale that such a prediction has.
     """
     prediction, target, valid = _checked(prediction, target, valid)
-    wanted = affine_normalise(target, valid)
+    wanted = affine_normalize(target, valid)
     counted = valid & (wanted.scale != 0)[:, None, None]
     aim = jnp.clip(wanted.values + FIXED_MEDIAN, 0, FIXED_MOST)
     residual = jnp.where(counted, prediction - aim, 0)
@@ -188,7 +188,7 @@ def aligned_loss(
     """
     prediction, target, valid = _checked(prediction, target, valid)
     known = valid & (target > 0)
-    counted = affine_normalise(target, known).scale != 0
+    counted = affine_normalize(target, known).scale != 0
     known &= counted[:, None, None]
     depth = 1 / jnp.where(known, target, 1)
     aligned = metrics.align_affine(jnp.where(known, prediction, 0), depth, known)
@@ -232,7 +232,7 @@ def feature_alignment(
     """L_feat: mean (1 - cos) between the trained encoder's features and those of a frozen DINOv2.
 
     features, frozen  [B, N, D]: the final patch features, of encoders of the same width
-    valid             bool [B, N] or None: positions that take part, such as those of unlabelled images
+    valid             bool [B, N] or None: positions that take part, such as those of unlabeled images
     margin            positions with a larger cosine are left alone. They count as 0 in the mean, which keeps the weight
                       of the others what it is in the paper, 1 / N
 
@@ -252,11 +252,11 @@ def feature_alignment(
 
 
 def _residual(prediction: Array, target: Array, valid: Array) -> tuple[Array, Array]:
-    """The difference of the normalised maps, 0 where it does not count, and where it counts; both [B, H, W]."""
+    """The difference of the normalized maps, 0 where it does not count, and where it counts; both [B, H, W]."""
     prediction, target, valid = _checked(prediction, target, valid)
-    wanted = affine_normalise(target, valid)
+    wanted = affine_normalize(target, valid)
     counted = valid & (wanted.scale != 0)[:, None, None]  # True for NaN: a broken target must not pass unseen
-    given = affine_normalise(prediction, counted)
+    given = affine_normalize(prediction, counted)
     return jnp.where(counted, given.values - wanted.values, 0), counted
 
 

@@ -1,4 +1,4 @@
-"""What a recipe minimises, and how: images for the network from a batch of the loader, the loss, and the optimiser."""
+"""What a recipe minimizes, and how: images for the network from a batch of the loader, the loss, and the optimizer."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def step_flops(recipe: Recipe, number: int = 1) -> int:
     return flops * recipe.batch_size
 
 
-def optimisation(recipe: Recipe) -> OptimizerConfig:
-    """The fields of a recipe that are the optimiser's. Raises Dav2Error for values that cannot be meant."""
+def optimization(recipe: Recipe) -> OptimizerConfig:
+    """The fields of a recipe that are the optimizer's. Raises Dav2Error for values that cannot be meant."""
     freeze = recipe.freeze if recipe.freeze in ("encoder", "positions") else int(recipe.freeze or 0)
     same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "b2")
     same += ("matrices", "weight_decay", "decay", "clip", "ema")

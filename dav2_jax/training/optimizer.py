@@ -71,7 +71,7 @@ class OptimizerConfig:
         }
         if wrong := [f"{name} {getattr(self, name)!r}" for name, good in checks.items() if not good]:
             allowed = "rates and decay at least 0, warmup below steps, b1, b2 and ema below 1, clip above 0"
-            raise Dav2Error(f"the optimiser cannot have {', '.join(wrong)}: {allowed}")
+            raise Dav2Error(f"the optimizer cannot have {', '.join(wrong)}: {allowed}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ def join(trained, frozen):
 
 
 def make_optimizer(config: OptimizerConfig, model: ModelConfig) -> Optimizer:
-    """The gradient is clipped, normalised by Adam, given the decay, multiplied in the head, and by the rate.
+    """The gradient is clipped, normalized by Adam, given the decay, multiplied in the head, and by the rate.
 
     The EMA starts as the parameters, so it has no bias towards zero and none to correct. Raises Dav2Error when more
     blocks shall be frozen than there are.

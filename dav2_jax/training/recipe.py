@@ -45,7 +45,7 @@ class Recipe:
     flip: float = 0.5
     """Probability of a horizontal flip."""
     strong: bool = False
-    """V1's strong changes of the images: colour, gray, blur, CutMix."""
+    """V1's strong changes of the images: color, gray, blur, CutMix."""
     label: Literal["depth", "sensor", "seen_through"] = "depth"
     """To see what real labels cost, where the source knows it (procedural). sensor: train on what a depth camera would
     have measured. seen_through: on that only where it looks through glass and thin things and into mirrors."""
@@ -73,7 +73,7 @@ class Recipe:
     min_depth: float = 0.001
     """Metres below which silog does not look; above it is max_depth."""
 
-    # Optimisation
+    # Optimization
     steps: int = 10_000
     batch_size: int = 8
     """Examples a step, on all devices of all hosts together."""

@@ -11,7 +11,7 @@ import functools
 import jax
 
 from dav2_jax.data import strong
-from dav2_jax.image.resize import centre_index
+from dav2_jax.image.resize import center_index
 from dav2_jax.training.recipe import Recipe
 from dav2_jax.training.step import Batch
 
@@ -29,12 +29,12 @@ def of_step(recipe: Recipe, number: int) -> tuple[int, int]:
 
 @functools.partial(jax.jit, static_argnames="size")
 def shrunk(batch: Batch, size: tuple[int, int]) -> Batch:
-    """The loader's batch at this size: images averaged down, float32 of 0..1; of maps the pixel under each centre."""
+    """The loader's batch at this size: images averaged down, float32 of 0..1; of maps the pixel under each center."""
     out = dict(batch)
     images = strong.unit(batch["image"])
     out["image"] = jax.image.resize(images, (len(images), *size, 3), "cubic", antialias=True)
     for name in MAPS:
         if name in batch:
-            rows, columns = map(centre_index, batch[name].shape[1:], size)
+            rows, columns = map(center_index, batch[name].shape[1:], size)
             out[name] = batch[name][:, rows[:, None], columns]
     return out

@@ -1,4 +1,4 @@
-"""What a run starts from: its folder, its sources as labelled, and the weights it is given."""
+"""What a run starts from: its folder, its sources as labeled, and the weights it is given."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def sources(recipe: Recipe, texts: tuple[str, ...]) -> tuple[Source, ...]:
     return opened
 
 
-def labelled_by(label: str, source: Source) -> Source:
+def labeled_by(label: str, source: Source) -> Source:
     """The source with the labels that `Recipe.label` asks for."""
     if label == "depth":
         return source
@@ -136,7 +136,7 @@ def _loaded(name: str, encoder: str) -> dict[str, Any]:
     return jax.tree.map(np.asarray, model.params)
 
 
-def licence(recipe: Recipe) -> str:
+def license(recipe: Recipe) -> str:
     """Of what is trained: that of the weights it started from, or yours."""
     from dav2_jax.weights import hub
 
@@ -145,5 +145,5 @@ def licence(recipe: Recipe) -> str:
     with contextlib.suppress(Dav2Error):  # a run that goes on does not need them any more
         path = hub.resolve(recipe.weights)
         if checkpoint.is_checkpoint(path):
-            return checkpoint.load_header(path).licence
+            return checkpoint.load_header(path).license
     return f"that of {recipe.weights}, from which it was trained"

@@ -99,7 +99,7 @@ def make_step(
     """step(state, batch) -> (state, metrics), jitted; the state passed in is used up.
 
     loss:         (prediction, batch) -> (float32 [], more metrics); of the whole batch, whatever its division
-    dtype:        of the network's computation; parameters, loss and optimiser stay float32
+    dtype:        of the network's computation; parameters, loss and optimizer stay float32
     remat:        `model.remat.recomputed`
     accumulation: parts that the batch goes through the network in, for a batch that does not fit. The loss sees all
                   predictions at once and the gradient is that of the whole batch, for any loss; each part goes forward
@@ -107,7 +107,7 @@ def make_step(
     augment:      (key, batch) -> batch, before all else; the key depends on the seed and the step
     frozen_encoder: the state has one, and the loss gets what `features.apply` gives in place of the depth
 
-    batch["image"] is [B, H, W, 3], normalised; other entries are [B, ...], for loss and augment. B is a multiple of
+    batch["image"] is [B, H, W, 3], normalized; other entries are [B, ...], for loss and augment. B is a multiple of
     devices x accumulation, else Dav2Error. metrics: loss, grad_norm (before clipping), lr (the encoder's), finite, and
     those of the loss, on every device. Where loss or gradient is not finite, `finite` is False and the state stays as
     it was, its step too.

@@ -43,9 +43,9 @@ class Look:
     """What to write of each frame.
 
     format        "picture", or the values themselves, one file a frame: npz npy png16 exr (`formats.FORMATS`)
-    gray          pictures in gray, not in colours
+    gray          pictures in gray, not in colors
     side_by_side  frame, white strip and depth in one picture
-    limits        values to draw at the ends of the colours; None: 0 and max_depth for metres, a steady range otherwise
+    limits        values to draw at the ends of the colors; None: 0 and max_depth for metres, a steady range otherwise
     """
 
     format: Format = "picture"

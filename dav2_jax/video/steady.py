@@ -143,7 +143,7 @@ class Flicker:
     """The flicker figure: how much the drawn values change where the video does not.
 
     The mean absolute change of the drawn value from one frame to the next, in percent of the drawn range, over all
-    pixels of which no colour channel changes by more than 2 of 255, on a grid; scene cuts do not count. 0 is perfectly
+    pixels of which no color channel changes by more than 2 of 255, on a grid; scene cuts do not count. 0 is perfectly
     steady. Changes of the network's own, which no range can take away, count as well.
 
     Attributes are arrays, numbers or None, and together all that is remembered.

@@ -1,7 +1,7 @@
-"""Our checkpoint folder: weights, config, licence and provenance, and nothing that could run code.
+"""Our checkpoint folder: weights, config, license and provenance, and nothing that could run code.
 
     small.ckpt/
-      config.json    {"format": ..., "model": ModelConfig, "licence": ..., "provenance": {...}, "files": {...}}
+      config.json    {"format": ..., "model": ModelConfig, "license": ..., "provenance": {...}, "files": {...}}
                      files: size and CRC-32 of each file below params/
       params/        an Orbax tree of arrays, uncompressed, path by path as `model.depth_anything` names them
 
@@ -37,12 +37,12 @@ OUR_FILES = {"config.json", "params", "model.safetensors", "preprocessor_config.
 class Header:
     """All of a checkpoint but its weights.
 
-    licence:    of the weights, as an SPDX name, or a sentence that says it is not known
+    license:    of the weights, as an SPDX name, or a sentence that says it is not known
     provenance: where the weights came from: source file or folder, its layout, its SHA-256, the program's version
     """
 
     model: ModelConfig
-    licence: str
+    license: str
     provenance: dict[str, str]
 
 
@@ -82,7 +82,8 @@ def load_header(path: Path) -> Header:
     path = Path(path).absolute()
     values = _read_config(path)
     try:
-        return Header(ModelConfig.from_dict(values["model"]), values["licence"], values["provenance"])
+        license = values["license"] if "license" in values else values["licence"]  # the key of earlier versions
+        return Header(ModelConfig.from_dict(values["model"]), license, values["provenance"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Dav2Error(f"{path}: config.json is damaged ({error}): convert the original weights again") from None
 

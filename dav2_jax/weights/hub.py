@@ -24,7 +24,7 @@ class Release(NamedTuple):
     kind: Kind
     taps: Taps | None
     max_depth: float | None
-    licence: str
+    license: str
     repo_type: str = "model"
 
 
@@ -34,28 +34,28 @@ def _releases() -> dict[str, Release]:
     table = {}
     for size in ("small", "base", "large"):
         vit, cap = f"vit{letters[size]}", size.capitalize()
-        v2_licence = APACHE if size == "small" else NON_COMMERCIAL
+        v2_license = APACHE if size == "small" else NON_COMMERCIAL
         v2 = "depth-anything/Depth-Anything-V2"
         rows = [
-            ("", f"{v2}-{cap}", f"depth_anything_v2_{vit}.pth", "relative", "v2", None, v2_licence),
+            ("", f"{v2}-{cap}", f"depth_anything_v2_{vit}.pth", "relative", "v2", None, v2_license),
             ("metric-indoor-", f"{v2}-Metric-Hypersim-{cap}", f"depth_anything_v2_metric_hypersim_{vit}.pth",
-             "metric", "v2", 20.0, v2_licence),
+             "metric", "v2", 20.0, v2_license),
             ("metric-outdoor-", f"{v2}-Metric-VKITTI-{cap}", f"depth_anything_v2_metric_vkitti_{vit}.pth",
-             "metric", "v2", 80.0, v2_licence),
+             "metric", "v2", 80.0, v2_license),
         ]  # fmt: skip
-        for prefix, repo, file, kind, taps, max_depth, licence in rows:
-            table[prefix + size] = Release(repo, (file,), size, kind, taps, max_depth, licence)
+        for prefix, repo, file, kind, taps, max_depth, license in rows:
+            table[prefix + size] = Release(repo, (file,), size, kind, taps, max_depth, license)
         v1_files = (f"checkpoints/depth_anything_{vit}14.pth",)
         v1 = Release("LiheYoung/Depth-Anything", v1_files, size, "relative", "v1", None, APACHE, repo_type="space")
         table[f"v1-{size}"] = v1
         mirrors = [
-            (f"{size}-hf", f"{v2}-{cap}-hf", "relative", "v2", None, v2_licence),
-            (f"metric-indoor-{size}-hf", f"{v2}-Metric-Indoor-{cap}-hf", "metric", "v2", 20.0, v2_licence),
-            (f"metric-outdoor-{size}-hf", f"{v2}-Metric-Outdoor-{cap}-hf", "metric", "v2", 80.0, v2_licence),
+            (f"{size}-hf", f"{v2}-{cap}-hf", "relative", "v2", None, v2_license),
+            (f"metric-indoor-{size}-hf", f"{v2}-Metric-Indoor-{cap}-hf", "metric", "v2", 20.0, v2_license),
+            (f"metric-outdoor-{size}-hf", f"{v2}-Metric-Outdoor-{cap}-hf", "metric", "v2", 80.0, v2_license),
             (f"v1-{size}-hf", f"LiheYoung/depth-anything-{size}-hf", "relative", "v1", None, APACHE),
         ]
-        for name, repo, kind, taps, max_depth, licence in mirrors:
-            table[name] = Release(repo, hf_files, size, kind, taps, max_depth, licence)
+        for name, repo, kind, taps, max_depth, license in mirrors:
+            table[name] = Release(repo, hf_files, size, kind, taps, max_depth, license)
     for size in letters:
         table[f"dinov2-{size}"] = Release(f"facebook/dinov2-{size}", hf_files, size, "encoder", None, None, APACHE)
     return table
@@ -105,8 +105,8 @@ def load(
     else:
         weights = open_source(path, told)
         header, params = weights.header, load_tensors(weights)
-    print_licence(str(model), header.licence)
-    return Model(header.model, params, dtype=dtype, licence=header.licence)
+    print_license(str(model), header.license)
+    return Model(header.model, params, dtype=dtype, license=header.license)
 
 
 def _untrained(name: str, dtype: str, told: Told):
@@ -120,7 +120,7 @@ def _untrained(name: str, dtype: str, told: Told):
         raise Dav2Error(f"{name}: the untrained models are {', '.join(UNTRAINED + size for size in PRESETS)}")
     config = settle(name, config, Told("relative", None, "v2"), told)
     print(f"{name}: RANDOM WEIGHTS, never trained: the output shows that the program runs, not depth", file=sys.stderr)
-    return Model(config, init(config, jax.random.key(0)), dtype=dtype, licence="none (random weights)")
+    return Model(config, init(config, jax.random.key(0)), dtype=dtype, license="none (random weights)")
 
 
 def resolve(model: str | os.PathLike) -> Path:
@@ -177,7 +177,7 @@ def fetch(name: str) -> Path:
     print(f"{name}: converting once to {target}", file=sys.stderr)
     weights = convert.open_source(files[0].parent if hf else files[0], told)
     provenance = weights.header.provenance | {"source": f"{release.repo}/{release.files[0]}"}
-    header = checkpoint.Header(weights.header.model, release.licence, provenance)
+    header = checkpoint.Header(weights.header.model, release.license, provenance)
     convert.write_checkpoint(target, convert.Weights(header, weights.tensors), overwrite=True)
     return target
 
@@ -206,20 +206,20 @@ def _download(name: str, release: Release, file: str) -> Path:
 _said: set[str] = set()
 
 
-def print_licence(name: str, licence: str) -> None:
+def print_license(name: str, license: str) -> None:
     """Once a process and model, on stderr."""
     if name not in _said:
         _said.add(name)
-        note = " (not for commercial use)" if licence == NON_COMMERCIAL else ""
-        print(f"{name}: licence of the weights: {licence}{note}", file=sys.stderr)
+        note = " (not for commercial use)" if license == NON_COMMERCIAL else ""
+        print(f"{name}: license of the weights: {license}{note}", file=sys.stderr)
 
 
 def table() -> str:
     """All names that `load` knows, a line each, for people."""
-    rows = [("name", "encoder", "gives", "licence", "from")]
+    rows = [("name", "encoder", "gives", "license", "from")]
     for name, r in RELEASES.items():
         gives = {"relative": "disparity", "encoder": "features"}.get(r.kind, f"metres, to {r.max_depth or 0:g}")
-        rows.append((name, r.encoder, gives, r.licence, f"{r.repo}/{r.files[0]}"))
+        rows.append((name, r.encoder, gives, r.license, f"{r.repo}/{r.files[0]}"))
     rows.append((EMBEDDED, "nano", "disparity", APACHE, "this package: no download; trained on procedural scenes"))
     rows += [(UNTRAINED + size, size, "noise", "none", "random weights, no download") for size in PRESETS]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

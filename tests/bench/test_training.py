@@ -110,7 +110,7 @@ def test_the_state_takes_a_quarter_of_the_memory():
 
 
 @pytest.mark.parametrize(("chip", "chips", "fsdp"), [("v6e", 256, 2), ("v5p", 128, 2), ("v5e", 256, 4)])
-def test_chips_that_share_parameters_are_neighbours(chip, chips, fsdp):
+def test_chips_that_share_parameters_are_neighbors(chip, chips, fsdp):
     """Also where they are a part of one axis of the torus."""
     mesh = sharding.make_mesh(aot.devices(chip, chips), fsdp)
     assert mesh.devices.shape == (chips // fsdp, fsdp)

@@ -1,6 +1,6 @@
 """What the benchmarks start from: one set of seeded weights in the form that each peer reads, made once and kept.
 
-FOLDER/input.npy         float32 [1, 518, 518, 3], normalised
+FOLDER/input.npy         float32 [1, 518, 518, 3], normalized
 FOLDER/official.pth      tests/seeded.py as an official checkpoint
 FOLDER/dav2.ckpt         `dav2 convert official.pth dav2.ckpt`
 FOLDER/hf                `dav2 convert dav2.ckpt hf --to hf`: read by transformers and KerasHub

@@ -29,11 +29,11 @@ import textwrap
 import time
 from pathlib import Path
 
-import artefacts
+import artifacts
 import numpy as np
 from worker import PEERS
 
-REPOSITORY = artefacts.HERE.parent.parent
+REPOSITORY = artifacts.HERE.parent.parent
 OURS = {"float32": "dav2", "bfloat16": "dav2-bf16"}
 PAUSE = 0.3  # seconds before each timed run, in which the threads of the one before stop spinning
 IDLE_SHARE = 0.02  # of one core: what a process may use while it should be idle before we say so
@@ -57,7 +57,7 @@ class Worker:
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable if ours else python, artefacts.HERE / "worker.py", name, folder, str(threads)],
+                [sys.executable if ours else python, artifacts.HERE / "worker.py", name, folder, str(threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
             )  # fmt: skip
         self.ready = self._answer()
@@ -92,17 +92,17 @@ class Worker:
 
 def environment(folder: Path) -> Path:
     """The Python of the peers' environment, made and filled when it is not there."""
-    python, requirements = folder / "bin" / "python", artefacts.HERE / "requirements.txt"
+    python, requirements = folder / "bin" / "python", artifacts.HERE / "requirements.txt"
     stamp = folder / "installed.txt"
     if stamp.exists() and stamp.read_text() == requirements.read_text():
         return python
     print(f"installing the peers into {folder}", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     install = [python, "-m", "pip", "install", "--quiet"]
-    if artefacts.run(*install, "-r", requirements):  # something has no wheel here: take what there is, one by one
+    if artifacts.run(*install, "-r", requirements):  # something has no wheel here: take what there is, one by one
         wanted = [line for line in requirements.read_text().splitlines() if line and not line.startswith("#")]
         for one in wanted:
-            if reason := artefacts.run(*install, one):
+            if reason := artifacts.run(*install, one):
                 print(f"{one} cannot be installed: {reason}", file=sys.stderr)
     else:
         stamp.write_text(requirements.read_text())
@@ -245,8 +245,8 @@ def main() -> None:
     for encoder in arguments.encoders:
         folder = arguments.work.resolve() / encoder
         print(f"{encoder}: weights and files", file=sys.stderr)
-        artefacts.make_weights(folder, encoder)
-        if reason := artefacts.make_exports(folder, python):
+        artifacts.make_weights(folder, encoder)
+        if reason := artifacts.make_exports(folder, python):
             print(f"  not exported: {reason}", file=sys.stderr)
         for stale in folder.glob("output-*.npy"):
             stale.unlink()

@@ -3,7 +3,7 @@
     python tests/benchmarks/folder.py                                          # 100 photos: 15 minutes on two cores
     python tests/benchmarks/folder.py --input-size 252 --photos 30 --rounds 1  # a quick look
 
-Seeded photos (photos.py) and seeded weights (artefacts.py) are made once in --work. Then, each in a process of its own:
+Seeded photos (photos.py) and seeded weights (artifacts.py) are made once in --work. Then, each in a process of its own:
 
     end to end    `dav2 predict` on all photos, decoding and writing included, less what it says it spent on compiling;
                   loading the model and Python are outside its count
@@ -29,12 +29,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import artefacts
+import artifacts
 import numpy as np
 import photos
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # of jax.monitoring: one event for each program
-REPOSITORY = artefacts.HERE.parent.parent
+REPOSITORY = artifacts.HERE.parent.parent
 
 
 def end_to_end(arguments: argparse.Namespace) -> dict:
@@ -131,7 +131,7 @@ def in_process(part, arguments: argparse.Namespace, **changes) -> dict:
 
 def report(arguments: argparse.Namespace) -> dict:
     arguments.work = arguments.work.resolve()
-    arguments.model = arguments.model or str(artefacts.make_weights(arguments.work / "small", "small"))
+    arguments.model = arguments.model or str(artifacts.make_weights(arguments.work / "small", "small"))
     photos.make(arguments.work / "photos", arguments.photos)
     whole, pure = [], []
     for _ in range(arguments.rounds):

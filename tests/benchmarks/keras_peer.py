@@ -26,7 +26,7 @@ class _Tensors:
 
 
 def load(folder: Path) -> keras.Model:
-    """[B, 518, 518, 3] normalised -> {"depths": [B, 518, 518, 1]}."""
+    """[B, 518, 518, 3] normalized -> {"depths": [B, 518, 518, 1]}."""
     config = transformers.DepthAnythingConfig.from_pretrained(folder)
     encoder = keras_hub.models.DINOV2Backbone(
         **convert_dinov2.convert_backbone_config(config.backbone_config.to_dict())

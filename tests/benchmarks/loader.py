@@ -27,7 +27,7 @@ from PIL import Image
 
 from dav2_jax.data import depth_files
 from dav2_jax.data.augment import Geometry
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.loader import Loader
 from dav2_jax.data.source import Source
 from dav2_jax.image.read import read_image
@@ -60,7 +60,7 @@ def make(folder: Path, count: int, image_ending: str, depth_ending: str) -> list
 
 def read(name: str, folder: Path, image_ending: str, depth_ending: str) -> Example:
     image = read_image(folder / f"{name}{image_ending}")[0]
-    return labelled(name, image, depth_files.read(folder / f"{name}-depth{depth_ending}"))
+    return labeled(name, image, depth_files.read(folder / f"{name}-depth{depth_ending}"))
 
 
 def plain_loop(source: Source, transform: Geometry, batch: int, batches: int) -> float:

@@ -49,12 +49,12 @@ def photo(height: int, width: int, seed: int) -> np.ndarray:
     image = np.where((y < horizon)[..., None], wall * (1 - 0.3 * y[..., None]), 0)
     image = np.where((y >= horizon)[..., None], floor + (mortar - floor) * tiles[..., None], image)
     for _ in range(int(rng.integers(4, 12))):  # far to near: later ones cover earlier ones
-        colour, (cx, cy), size = rng.random(3), rng.random(2) * (x.max(), y.max()), 0.05 + 0.25 * rng.random()
+        color, (cx, cy), size = rng.random(3), rng.random(2) * (x.max(), y.max()), 0.05 + 0.25 * rng.random()
         if rng.random() < 0.5:
             inside, shade = (x - cx) ** 2 + (y - cy) ** 2 < size**2, 1 - 0.5 * np.hypot(x - cx, y - cy) / size
         else:
             inside, shade = (abs(x - cx) < size) & (abs(y - cy) < 0.7 * size), 0.7 + 0.3 * (y - cy) / size
-        image = np.where(inside[..., None], colour * shade[..., None], image)
+        image = np.where(inside[..., None], color * shade[..., None], image)
     image = image * (1 + 0.06 * _grain(height, width, rng))[..., None] + 0.01 * rng.standard_normal(image.shape)
     return (image.clip(0, 1) * 255).astype(np.uint8)
 

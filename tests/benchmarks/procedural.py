@@ -59,7 +59,7 @@ def sheet(path: str, options: argparse.Namespace) -> None:
     from PIL import Image
 
     size = {"height": options.size, "width": options.size}
-    colours = np.array([[90] * 3, [250, 220, 40], [60, 200, 230], [230, 60, 200], [150, 190, 250]], np.uint8)
+    colors = np.array([[90] * 3, [250, 220, 40], [60, 200, 230], [230, 60, 200], [150, 190, 250]], np.uint8)
     scenes, details = [], []
     for style in ("clean", "worn"):
         many = procedural.render(7, jnp.arange(40) + (0 if style == "clean" else 40), style=style, **size)
@@ -75,7 +75,7 @@ def sheet(path: str, options: argparse.Namespace) -> None:
             drawn = [colormaps["inferno"](np.clip(values / top, 0, 1))[..., :3] * 255 for values in (truth, seen)]
             drawn[1][sensor == 0] = (0, 90, 90)
             details.append(
-                np.hstack([batch["image"][one], drawn[0], colours[batch["tag"][one]], drawn[1]]).astype(np.uint8)
+                np.hstack([batch["image"][one], drawn[0], colors[batch["tag"][one]], drawn[1]]).astype(np.uint8)
             )
     margin = ((0, 0), (options.size, options.size), (0, 0))
     picture = Image.fromarray(np.vstack([*scenes, *(np.pad(row, margin, constant_values=255) for row in details)]))

@@ -19,7 +19,7 @@ from PIL import Image
 
 import dav2_jax
 from dav2_jax.data import prepare, record_codec, records
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 
 
@@ -65,7 +65,7 @@ def example(depth: str, index: int) -> Example:
     values[:20] = 0
     if depth == "millimetres":
         values = np.round(values * 1000) / np.float32(1000)
-    return labelled(str(index), pixels, values, intrinsics=[500, 500, 320, 240])
+    return labeled(str(index), pixels, values, intrinsics=[500, 500, 320, 240])
 
 
 def _timed(count: int, work) -> tuple[float, float]:

@@ -25,12 +25,12 @@ def measure(case: str) -> None:
     name, size, batch_size = case.split(":")
     given = recipe.Recipe(encoder=name, size=int(size), batch_size=int(batch_size), loss="relative", clip=1.0)
     config, mesh = given.model_config(), sharding.make_mesh(jax.devices())
-    optimiser = optimizer.make_optimizer(objective.optimisation(given), config)
-    state = step.init_state(config, optimiser, mesh, jax.random.key(0))
+    optimizer = optimizer.make_optimizer(objective.optimization(given), config)
+    state = step.init_state(config, optimizer, mesh, jax.random.key(0))
     rng, shape = np.random.default_rng(0), (given.batch_size, given.size, given.size)
     batch = {"image": rng.standard_normal((*shape, 3), np.float32), "disparity": rng.random(shape, np.float32)}
     batch |= {"valid": np.ones(shape, bool)}
-    take = step.make_step(objective.make_loss(given), config, optimiser, mesh)
+    take = step.make_step(objective.make_loss(given), config, optimizer, mesh)
     print(json.dumps(0), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()

@@ -1,6 +1,6 @@
 """One peer in a process of its own, driven by cpu_peers.py over lines of JSON: `worker.py PEER FOLDER THREADS`.
 
-FOLDER holds the files of artefacts.py. On stdin "run" asks for one timed forward and the end of the file for the end;
+FOLDER holds the files of artifacts.py. On stdin "run" asks for one timed forward and the end of the file for the end;
 on stdout comes one line when the peer is ready and one for each run. The output of the warm-up is left in a file.
 
 Every loader returns `forward()`: the network on an input that stands ready in the layout the peer likes best, until

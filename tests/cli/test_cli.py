@@ -305,9 +305,9 @@ def test_a_damaged_video_is_exit_code_1(monkeypatch):
 def test_convert_passes_every_flag_on(monkeypatch, capsys):
     calls = record(monkeypatch, "dav2_jax.convert.convert", "convert", "converted 3 tensors")
     assert run("convert small small.ckpt") == 0
-    told = "--kind metric --max-depth 80 --taps v2 --licence MIT"
+    told = "--kind metric --max-depth 80 --taps v2 --license MIT"
     assert run(f"convert s d --to hf --dtype bfloat16 {told} --overwrite") == 0
-    names = ("src", "dst", "to", "dtype", "kind", "max_depth", "taps", "licence", "overwrite")
+    names = ("src", "dst", "to", "dtype", "kind", "max_depth", "taps", "license", "overwrite")
     nothing = ("small", Path("small.ckpt"), "checkpoint", None, None, None, None, None, False)
     everything = ("s", Path("d"), "hf", "bfloat16", "metric", 80.0, "v2", "MIT", True)
     assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
@@ -328,7 +328,7 @@ def test_verify_passes_every_flag_on(passed, code, monkeypatch, capsys):
 
 
 def test_bench_passes_every_flag_on(monkeypatch):
-    calls = record(monkeypatch, "dav2_jax.bench", "run", None)
+    calls = record(monkeypatch, "dav2_jax.bench.run", "run", None)
     assert run("bench") == 0
     assert run("bench --aot v5e-8 v6e") == 0
     assert run("bench --encoder base large --batch 2 4 --input-size 98 --dtype bfloat16 --runs 3 --json -") == 0
@@ -340,7 +340,7 @@ def test_bench_passes_every_flag_on(monkeypatch):
 
 
 def test_bench_of_a_training_step(monkeypatch, capsys):
-    calls = record(monkeypatch, "dav2_jax.bench", "run_training", None)
+    calls = record(monkeypatch, "dav2_jax.bench.run", "run_training", None)
     assert run("bench --aot v5e-64 --train nano") == 0
     more = "--encoder giant --batch 64 192 --input-size 98 --dtype float32 --fsdp 8 --remat none --json -"
     assert run(f"bench --aot v5e-64 v6e-64 --train relative_teacher {more}") == 0
@@ -415,7 +415,7 @@ def test_a_wrong_command_line_is_one_line_and_code_2(line, message, columns, cap
 
 def test_a_reader_that_stops_ends_the_command_quietly():
     """As `dav2 models | head -1`, which may close the pipe before or after all is written: here, before."""
-    program = "import sys; from dav2_jax.cli import main; sys.stdin.read(); sys.exit(main(['models']))"
+    program = "import sys; from dav2_jax.cli.main import main; sys.stdin.read(); sys.exit(main(['models']))"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as command:
         command.stdout.close()
@@ -429,8 +429,8 @@ def test_ctrl_c_while_modules_are_imported_is_one_line_and_130(monkeypatch, caps
         def find_spec(self, name, *_):
             raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "dav2_jax.cli")
-    monkeypatch.delattr(dav2_jax, "cli")
+    monkeypatch.delitem(sys.modules, "dav2_jax.cli.main")
+    monkeypatch.delattr(dav2_jax.cli, "main")
     monkeypatch.setattr(sys, "meta_path", [Interrupted()])
     assert started.main() == 130
     assert capsys.readouterr().err == "dav2: interrupted\n"
@@ -440,7 +440,7 @@ def test_ctrl_c_while_xla_compiles_is_one_line_and_130():
     """Not a crash at the end of Python, with a compilation still under way."""
     program = """
         import signal, sys
-        from dav2_jax.cli import main
+        from dav2_jax.cli.main import main
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for its background jobs
         sys.exit(main())
     """
@@ -493,7 +493,7 @@ def test_help_is_laid_out_for_80_columns(line, columns, capsys, monkeypatch):
 def test_help_imports_nothing_heavy():
     """Checked in a fresh process: this one has imported everything already."""
     program = (
-        "import sys; from dav2_jax.cli import main; code = main(['predict', '--help']);"
+        "import sys; from dav2_jax.cli.main import main; code = main(['predict', '--help']);"
         "heavy = {'jax', 'flax', 'matplotlib', 'PIL', 'OpenEXR', 'torch', 'orbax'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )

@@ -137,7 +137,7 @@ def test_dinov2_backbone(tmp_path):
     write_torch_file(tmp_path / "dinov2_vits14_pretrain.pth", stored(arrays))
     convert(tmp_path / "dinov2_vits14_pretrain.pth", tmp_path / "encoder.ckpt")
     header = checkpoint.load_header(tmp_path / "encoder.ckpt")
-    assert (header.model.kind, header.licence) == ("encoder", "Apache-2.0")
+    assert (header.model.kind, header.license) == ("encoder", "Apache-2.0")
     convert(tmp_path / "encoder.ckpt", tmp_path / "back.pth", to="official")
     assert_identical(arrays, tensors(tmp_path / "back.pth"))
     convert(tmp_path / "encoder.ckpt", tmp_path / "hf", to="hf")
@@ -289,15 +289,15 @@ def test_values_from_python_are_checked(small_pth, tmp_path):
             convert(small_pth, tmp_path / "x", **options)
 
 
-def test_licence_comes_from_the_model_card(tiny_hf, tmp_path):
+def test_license_comes_from_the_model_card(tiny_hf, tmp_path):
     shutil.copytree(tiny_hf("relative"), tmp_path / "hf")
-    assert open_source(tmp_path / "hf").header.licence == "not stated by the source"
+    assert open_source(tmp_path / "hf").header.license == "not stated by the source"
     (tmp_path / "hf" / "README.md").write_text("---\ntags:\n- depth\nlicense: cc-by-nc-4.0\n---\n# Model\n")
-    assert open_source(tmp_path / "hf").header.licence == "CC-BY-NC-4.0"
+    assert open_source(tmp_path / "hf").header.license == "CC-BY-NC-4.0"
     convert(tmp_path / "hf", tmp_path / "out", to="hf")
-    assert open_source(tmp_path / "out").header.licence == "CC-BY-NC-4.0"
-    convert(tmp_path / "hf", tmp_path / "mine.ckpt", licence="MIT")
-    assert open_source(tmp_path / "mine.ckpt").header.licence == "MIT"
+    assert open_source(tmp_path / "out").header.license == "CC-BY-NC-4.0"
+    convert(tmp_path / "hf", tmp_path / "mine.ckpt", license="MIT")
+    assert open_source(tmp_path / "mine.ckpt").header.license == "MIT"
 
 
 @pytest.mark.parametrize(

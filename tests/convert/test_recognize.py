@@ -2,7 +2,7 @@
 
 import pytest
 
-from dav2_jax.convert import recognize as recognise
+from dav2_jax.convert import recognize as recognize
 from dav2_jax.convert.keymap import entries
 from dav2_jax.convert.recognize import Told
 from dav2_jax.errors import Dav2Error
@@ -18,15 +18,15 @@ def shapes(config, scheme):
 def test_scheme_and_encoder(preset, scheme):
     config = PRESETS[preset].replace(kind="encoder") if "dinov2" in scheme else PRESETS[preset]
     found = shapes(config, scheme)
-    assert recognise.scheme_of("x", found) == scheme
-    assert recognise.encoder_of("x", scheme, found) == config
+    assert recognize.scheme_of("x", found) == scheme
+    assert recognize.encoder_of("x", scheme, found) == config
 
 
 def test_neither():
     with pytest.raises(Dav2Error, match=r"x: not the weights of .* \(its tensors: conv1\.weight"):
-        recognise.scheme_of("x", {"conv1.weight": (3,)})
+        recognize.scheme_of("x", {"conv1.weight": (3,)})
     with pytest.raises(Dav2Error, match="blocks of width 123 belong to no released size"):
-        recognise.encoder_of("x", "official", {"pretrained.blocks.0.norm1.weight": (123,)})
+        recognize.encoder_of("x", "official", {"pretrained.blocks.0.norm1.weight": (123,)})
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_neither():
     ],
 )
 def test_file_names(stem, told):
-    assert recognise.told_by_file_name(stem) == told
+    assert recognize.told_by_file_name(stem) == told
 
 
 def settle(name=Told(), flags=Told()):  # noqa: B008
-    return recognise.settle("x.pth", PRESETS["large"], name, flags)
+    return recognize.settle("x.pth", PRESETS["large"], name, flags)
 
 
 def test_flags_come_before_the_name():
@@ -82,12 +82,12 @@ def test_contradictions():
     with pytest.raises(Dav2Error, match="not a positive"):
         settle(flags=Told(max_depth=-1.0, taps="v2"))
     with pytest.raises(Dav2Error, match="an encoder alone has no"):
-        recognise.settle("x", PRESETS["small"].replace(kind="encoder"), Told(), Told(taps="v1"))
+        recognize.settle("x", PRESETS["small"].replace(kind="encoder"), Told(), Told(taps="v1"))
 
 
-def test_licences():
+def test_licenses():
     small, large = PRESETS["small"], PRESETS["large"]
-    assert recognise.licence_of("depth_anything_v2_vits", small) == "Apache-2.0"
-    assert recognise.licence_of("depth_anything_v2_metric_vkitti_vitl", large) == "CC-BY-NC-4.0"
-    assert recognise.licence_of("depth_anything_vitl14", large) == "Apache-2.0"
-    assert recognise.licence_of("mine", large) == "not stated by the source"
+    assert recognize.license_of("depth_anything_v2_vits", small) == "Apache-2.0"
+    assert recognize.license_of("depth_anything_v2_metric_vkitti_vitl", large) == "CC-BY-NC-4.0"
+    assert recognize.license_of("depth_anything_vitl14", large) == "Apache-2.0"
+    assert recognize.license_of("mine", large) == "not stated by the source"

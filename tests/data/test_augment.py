@@ -7,14 +7,14 @@ import seeded
 
 from dav2_jax.data import augment
 from dav2_jax.data.augment import Geometry, View
-from dav2_jax.data.example import labelled
+from dav2_jax.data.example import labeled
 from dav2_jax.errors import Dav2Error
 
 
 def example(height=60, width=90, **more):
     depth = np.random.default_rng(1).uniform(1, 9, (height, width)).astype(np.float32)
     depth[:5], depth[5:8] = 0, np.inf
-    return labelled("a/b", seeded.photo(height, width), depth, intrinsics=(70, 71, 44.5, 29), **more)
+    return labeled("a/b", seeded.photo(height, width), depth, intrinsics=(70, 71, 44.5, 29), **more)
 
 
 @pytest.mark.parametrize("size", [(60, 90), (90, 60), (37, 53), (500, 300)])
@@ -67,7 +67,7 @@ def test_a_pixel_keeps_its_ray_through_resize_crop_and_flip():
     height, width = 120, 200
     image = np.zeros((height, width, 3), np.uint8)
     image[70:73, 110:113] = 255  # its middle is pixel (71, 111)
-    one = labelled("dot", image, np.ones((height, width)), intrinsics=(150, 160, 99.5, 59.5))
+    one = labeled("dot", image, np.ones((height, width)), intrinsics=(150, 160, 99.5, 59.5))
     ray = (111 - 99.5) / 150, (71 - 59.5) / 160
     for flip in (False, True):
         view = View(238, 392, 20, 100, 210, 210, flip)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dav2_jax.data.check import check
-from dav2_jax.data.example import from_disparity, labelled
+from dav2_jax.data.example import from_disparity, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 
@@ -26,7 +26,7 @@ def look(*examples, unit="metres", **options):
 
 
 def good(number=0, depth=RAMP, **more):
-    return labelled(f"e{number}", PICTURE, depth, **more)
+    return labeled(f"e{number}", PICTURE, depth, **more)
 
 
 def test_counts_ranges_and_shares():
@@ -35,7 +35,7 @@ def test_counts_ranges_and_shares():
     holes[:, 0] = np.nan
     tag = np.full((3, 4), 2, np.uint8)
     report = look(good(0, far, intrinsics=(1, 1, 1, 1)), good(1, holes), good(2, tag=tag))
-    assert (report.read, report.labelled, report.with_intrinsics, report.pixels) == (3, 3, 1, 36)
+    assert (report.read, report.labeled, report.with_intrinsics, report.pixels) == (3, 3, 1, 36)
     assert (report.valid, report.sky) == (33, 4)
     assert report.low == 1
     assert report.high == 8
@@ -65,7 +65,7 @@ def test_broken_examples_are_named_and_the_rest_is_read():
             [good(0), good(1, RAMP * 0 + 2), good(2, RAMP * 0 + 3)],
             "2 examples have the same depth everywhere, first",
         ),
-        ([good(0) | {"image": PICTURE * 0}], "1 examples show one colour only, first e0"),
+        ([good(0) | {"image": PICTURE * 0}], "1 examples show one color only, first e0"),
         ([good(0, RAMP * 1000)], "the median depth is 2500 m: are these millimetres"),
         ([good(0, RAMP / 1000)], "the median depth is 0.0025 m: is it in another unit"),
         ([], "there is no example: check the path and the split"),
@@ -86,7 +86,7 @@ def test_disparity_any_scale_and_no_label():
     assert report.problems == []
     assert look(good(0, RAMP * 1e6), unit="any scale").problems == []
     bare = look({"id": "a", "image": PICTURE}, unit="none")
-    assert str(bare).endswith("verdict: fit for pseudo-labelling: it has no depth of its own")
+    assert str(bare).endswith("verdict: fit for pseudo-labeling: it has no depth of its own")
 
 
 def test_a_limit_spreads_over_the_source():

@@ -25,7 +25,7 @@ def exr(path, channels, dtype=np.float32):
 @pytest.mark.parametrize(("kind", "channels"), [(b"Pf", 1), (b"PF", 3)])
 def test_pfm_is_bottom_up_in_either_order_of_bytes(tmp_path, scale, order, kind, channels):
     rows = np.repeat(VALUES[::-1, :, None], channels, -1)
-    rows[..., 1:] = -1  # of a colour file the first channel counts
+    rows[..., 1:] = -1  # of a color file the first channel counts
     (tmp_path / "a.pfm").write_bytes(kind + b"\n4 3\n" + scale + b"\n" + rows.astype(order).tobytes())
     read = depth_files.read(tmp_path / "a.pfm")
     assert read.dtype == np.float32
@@ -70,7 +70,7 @@ def test_masks_are_true_where_not_zero(tmp_path):
     Image.fromarray(wanted.astype(np.uint16) * 256).save(tmp_path / "deep.png")
     Image.fromarray(wanted > 0).save(tmp_path / "bits.png")
     palette = Image.fromarray(wanted).convert("P")
-    palette.putpalette([0, 0, 0] * 256)  # what counts is the index, not its colour
+    palette.putpalette([0, 0, 0] * 256)  # what counts is the index, not its color
     palette.save(tmp_path / "palette.png")
     np.save(tmp_path / "bool.npy", wanted > 0)
     np.save(tmp_path / "float.npy", wanted[..., None].astype(np.float32))

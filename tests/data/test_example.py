@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dav2_jax.data import example
-from dav2_jax.data.example import from_disparity, labelled
+from dav2_jax.data.example import from_disparity, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 
@@ -17,7 +17,7 @@ NAN, INF = np.nan, np.inf
 
 def test_depth_knows_sky_and_what_is_not_valid():
     depth = np.array([[1, 2, INF, NAN], [0, -1, -INF, 4]], np.float64)
-    one = labelled("a", IMAGE, depth, valid=np.array([[1, 0, 1, 1], [1, 1, 1, 1]], bool), intrinsics=(1, 2, 3, 4))
+    one = labeled("a", IMAGE, depth, valid=np.array([[1, 0, 1, 1], [1, 1, 1, 1]], bool), intrinsics=(1, 2, 3, 4))
     assert one["depth"].dtype == np.float32
     assert one["intrinsics"].dtype == np.float32
     np.testing.assert_array_equal(one["depth"], [[1, 0, INF, 0], [0, 0, 0, 4]])
@@ -36,7 +36,7 @@ def test_disparity_likewise():
 
 def test_no_pair_and_no_label():
     with pytest.raises(Dav2Error, match=r"^a: the image is 4 x 2 and its depth 2 x 4: they are not a pair$"):
-        labelled("a", IMAGE, np.ones((4, 2)))
+        labeled("a", IMAGE, np.ones((4, 2)))
     with pytest.raises(Dav2Error, match=r"^a: the image is 4 x 2 and its disparity 2 x 4: they are not a pair$"):
         from_disparity("a", IMAGE, np.ones((4, 2)))
     for wanted in (example.depth, example.disparity):

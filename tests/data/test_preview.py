@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dav2_jax.data.example import labelled
-from dav2_jax.data.preview import CAPTION, GAP, TAG_COLOURS, disparity_picture, sheet
+from dav2_jax.data.example import labeled
+from dav2_jax.data.preview import CAPTION, GAP, TAG_COLORS, disparity_picture, sheet
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 
@@ -27,23 +27,23 @@ def source(*examples):
 def test_a_row_shows_everything_that_is_known():
     tag = np.array([[0, 1, 4], [2, 3, 0]], np.uint8)
     sensor = np.array([[1, 0, 0], [2, 4, 8]], np.float32)
-    picture = sheet(source(labelled("a", PHOTO, DEPTH, tag=tag, sensor_depth=sensor)), height=20)
+    picture = sheet(source(labeled("a", PHOTO, DEPTH, tag=tag, sensor_depth=sensor)), height=20)
     assert picture.shape == (CAPTION + 20 + GAP, 5 * 30 + 4 * GAP, 3)
     cells = [picture[CAPTION : CAPTION + 20, start : start + 30] for start in range(0, 180, 30 + GAP)]
-    centres = [cell[5::10, 5::10] for cell in cells]
-    np.testing.assert_array_equal(centres[0], PHOTO)
-    red, blue = centres[1][0, 0].astype(int), centres[1][0, 2].astype(int)
+    centers = [cell[5::10, 5::10] for cell in cells]
+    np.testing.assert_array_equal(centers[0], PHOTO)
+    red, blue = centers[1][0, 0].astype(int), centers[1][0, 2].astype(int)
     assert red[0] > red[2]  # near
     assert blue[2] > blue[0]  # sky
-    assert not centres[1][1, 0].any()  # not valid
-    np.testing.assert_array_equal(centres[2][..., 0], [[80, 80, 80], [0, 80, 80]])
-    np.testing.assert_array_equal(centres[3], TAG_COLOURS[tag])
-    np.testing.assert_array_equal(centres[4][0, 0], centres[1][0, 0])  # on the scale of the true depth
-    assert not centres[4][0, 1].any()
+    assert not centers[1][1, 0].any()  # not valid
+    np.testing.assert_array_equal(centers[2][..., 0], [[80, 80, 80], [0, 80, 80]])
+    np.testing.assert_array_equal(centers[3], TAG_COLORS[tag])
+    np.testing.assert_array_equal(centers[4][0, 0], centers[1][0, 0])  # on the scale of the true depth
+    assert not centers[4][0, 1].any()
     assert (picture[:CAPTION, :30] < 128).any()  # a caption
 
 
-def test_unlabelled_ones_stand_side_by_side():
+def test_unlabeled_ones_stand_side_by_side():
     picture = sheet(source(*[{"id": str(n), "image": PHOTO + np.uint8(n)} for n in range(6)]), 6, height=20)
     assert picture.shape == (2 * (CAPTION + 20 + GAP), 4 * 30 + 3 * GAP, 3)
     assert picture[CAPTION + 5, 36 + 5, 0] == 78

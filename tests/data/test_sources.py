@@ -44,7 +44,7 @@ def test_a_name_with_a_path_and_typed_options(own):
     assert open_source(f"own:{own}/own?scale=1", scale=0.001)[0]["depth"][0, 0] == 1  # a keyword wins
 
 
-def test_a_path_alone_is_recognised(own, capsys):
+def test_a_path_alone_is_recognized(own, capsys):
     assert open_source(str(own / "own.csv")).name == "own"
     assert open_source(str(own / "own" / "images")).unit == "none"
     assert cli.main(["data", "prepare", str(own / "own.csv"), str(own / "kept")]) == 0

@@ -1,4 +1,4 @@
-"""Datasets of TFDS, written by TFDS's own features and serialiser, read by name and without TensorFlow."""
+"""Datasets of TFDS, written by TFDS's own features and serializer, read by name and without TensorFlow."""
 
 import io
 import json

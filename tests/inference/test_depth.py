@@ -16,17 +16,17 @@ VALUES = RNG.normal(3.0, 2.0, (37, 53)).astype(np.float32)
 PHOTO = RNG.integers(0, 256, (37, 53, 3), dtype=np.uint8)
 
 
-def official_picture(values, colour_map):
+def official_picture(values, color_map):
     """run.py lines 59 to 65, with cv2's BGR undone."""
     v = (values - values.min()) / (values.max() - values.min()) * 255.0
-    bgr = (matplotlib.colormaps[colour_map](v.astype(np.uint8))[:, :, :3] * 255)[:, :, ::-1].astype(np.uint8)
+    bgr = (matplotlib.colormaps[color_map](v.astype(np.uint8))[:, :, :3] * 255)[:, :, ::-1].astype(np.uint8)
     return v.astype(np.uint8), bgr
 
 
-@pytest.mark.parametrize(("unit", "colour_map"), [("disparity", "Spectral_r"), ("metres", "Spectral")])
-def test_pictures_are_those_of_the_official_script(unit, colour_map):
+@pytest.mark.parametrize(("unit", "color_map"), [("disparity", "Spectral_r"), ("metres", "Spectral")])
+def test_pictures_are_those_of_the_official_script(unit, color_map):
     depth = Depth(VALUES, unit, PHOTO)
-    gray, bgr = official_picture(VALUES, colour_map)
+    gray, bgr = official_picture(VALUES, color_map)
     np.testing.assert_array_equal(depth.gray(), gray)
     np.testing.assert_array_equal(depth.color(), bgr[..., ::-1])
     strip = np.ones((37, 50, 3), dtype=np.uint8) * 255
@@ -55,7 +55,7 @@ def test_values_are_truncated_and_not_rounded():
 
 
 @pytest.mark.parametrize("constant", [0.0, -3.5, 1e30])
-def test_a_constant_map_has_one_colour(constant):
+def test_a_constant_map_has_one_color(constant):
     depth = Depth(np.full((5, 6), constant, np.float32), "disparity")
     assert depth.is_constant
     assert np.unique(depth.gray()).tolist() == [0]
@@ -97,7 +97,7 @@ def test_other_dtypes_become_float32():
     assert Depth(np.arange(6, dtype=np.float16).reshape(2, 3), "metres").values.dtype == np.float32
 
 
-def test_notebooks_show_the_colour_map():
+def test_notebooks_show_the_color_map():
     depth = Depth(VALUES, "disparity")
     shown = np.asarray(Image.open(io.BytesIO(depth._repr_png_())))
     np.testing.assert_array_equal(shown, depth.color())

@@ -54,7 +54,7 @@ def test_rows_and_columns_mirrored_or_not():
 
 
 def test_a_road_loses_nothing_up_to_the_horizon():
-    """The camera of KITTI: 1.65 m above the road, focal length 721 pixels. Neighbours differ by half at the horizon."""
+    """The camera of KITTI: 1.65 m above the road, focal length 721 pixels. Neighbors differ by half at the horizon."""
     below = np.arange(202) + 1.5  # rows below the horizon
     depth = np.repeat((721 * 1.65 / below)[:, None], 300, 1)
     assert depth.max() > 790

@@ -191,13 +191,13 @@ def test_ply_reads_back_in_trimesh(tmp_path):
     assert len(cloud.vertices) == 24 * 31 - 4
     np.testing.assert_array_equal(cloud.colors[:, :3], PHOTO[keep])
     np.testing.assert_array_equal(cloud.vertices[:, 2], values[keep])
-    # back through the pinhole: every point lands on the centre of its pixel
+    # back through the pinhole: every point lands on the center of its pixel
     rows, columns = np.nonzero(keep)
     np.testing.assert_allclose(cloud.vertices[:, 0] / cloud.vertices[:, 2] * 40 + 31 / 2, columns + 0.5, atol=1e-4)
     np.testing.assert_allclose(cloud.vertices[:, 1] / cloud.vertices[:, 2] * 40 + 24 / 2, rows + 0.5, atol=1e-4)
 
 
-def test_ply_without_the_photo_takes_the_colour_map(tmp_path):
+def test_ply_without_the_photo_takes_the_color_map(tmp_path):
     depth = Depth(PLANE, "metres", focal_length=40.0)
     cloud = trimesh.load(write(depth, "ply", tmp_path))
     np.testing.assert_array_equal(cloud.colors[:, :3], depth.color().reshape(-1, 3))

@@ -110,8 +110,8 @@ def test_choose_focal_prefers_what_the_user_says():
 
 
 def test_points_of_a_plane_lie_where_the_camera_sees_them():
-    points, colours = geometry.point_cloud(np.full((2, 4), 2.0, np.float32), 10.0)
-    assert colours is None
+    points, colors = geometry.point_cloud(np.full((2, 4), 2.0, np.float32), 10.0)
+    assert colors is None
     assert points.dtype == np.float32
     np.testing.assert_allclose(points[:, 0].reshape(2, 4), [[-0.3, -0.1, 0.1, 0.3]] * 2, atol=1e-7)  # right is +x
     np.testing.assert_allclose(points[:, 1].reshape(2, 4), [[-0.1] * 4, [0.1] * 4], atol=1e-7)  # down is +y
@@ -134,10 +134,10 @@ def test_points_project_back_and_scale_with_depth():
 def test_pixels_without_depth_have_no_point():
     depth = np.array([[1.0, np.nan, np.inf], [0.0, -1.0, 3.0]], np.float32)
     image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
-    points, colours = geometry.point_cloud(depth, 10.0, image)
+    points, colors = geometry.point_cloud(depth, 10.0, image)
     assert points[:, 2].tolist() == [1.0, 3.0]
-    assert colours.tolist() == [[0, 1, 2], [15, 16, 17]]
-    assert colours.dtype == np.uint8
+    assert colors.tolist() == [[0, 1, 2], [15, 16, 17]]
+    assert colors.dtype == np.uint8
 
 
 def test_pseudo_depth():
@@ -161,7 +161,7 @@ def test_fields_of_view_both_ways():
         geometry.focal_from_field(180, 10, 10, "vertical")
 
 
-def test_intrinsics_project_points_to_the_centres_of_their_pixels():
+def test_intrinsics_project_points_to_the_centers_of_their_pixels():
     depth = np.random.default_rng(0).uniform(1, 9, (30, 41)).astype(np.float32)
     points, _ = geometry.point_cloud(depth, 50.0)
     k = geometry.intrinsics(50.0, 41, 30)

@@ -57,7 +57,7 @@ def test_features(model, photo):
 
 
 def test_gradient_through_the_photo(model, photo):
-    """Depth is differentiable in the image: test-time optimisation needs no more than this."""
+    """Depth is differentiable in the image: test-time optimization needs no more than this."""
     x = preprocess(photo, 28)
     gradient = jax.jit(jax.grad(lambda x: model.fn(model.params, x[None]).sum()))(x)
     assert gradient.shape == x.shape

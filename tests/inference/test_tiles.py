@@ -5,10 +5,10 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
+import seams
 
 import dav2_jax as dav2
 from dav2_jax.errors import Dav2Error
-from dav2_jax.evaluation import seams
 from dav2_jax.inference import tiles
 from dav2_jax.inference.depth import Depth
 

@@ -27,7 +27,7 @@ def available(folder, **environment) -> tuple[bool, str]:
 
 
 def test_compiled_once_and_for_the_owner_alone(tmp_path):
-    # What takes so long is the optimiser; a compiler called so is another one, with a library of its own.
+    # What takes so long is the optimizer; a compiler called so is another one, with a library of its own.
     quick = {"CXX": "c++ -O0"}
     assert available(tmp_path, **quick)[0]
     (library,) = (tmp_path / "native").iterdir()

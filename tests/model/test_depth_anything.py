@@ -1,4 +1,4 @@
-"""The network as a whole: shapes, purity, initialisation, precision. Other files test its numbers."""
+"""The network as a whole: shapes, purity, initialization, precision. Other files test its numbers."""
 
 import dataclasses
 import json
@@ -140,7 +140,7 @@ def test_bfloat16_computes_near_float32(params):
         assert 1e-4 < difference < 0.05, name  # 8 bits of mantissa through 11 blocks, and not float32 in disguise
 
 
-def test_initialisation_is_that_of_dinov2(params):
+def test_initialization_is_that_of_dinov2(params):
     encoder = params["pretrained"]
     block = encoder["blocks"]["7"]
     assert np.std(block["attn"]["qkv"]["kernel"]) == pytest.approx(0.02, rel=0.05)

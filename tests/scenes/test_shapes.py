@@ -46,8 +46,8 @@ def agree(depth: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5, rim:
     assert np.max(np.abs(depth[both] / expected[both] - 1)) < tolerance
 
 
-def sphere_depth(origin, direction, centre, radius) -> np.ndarray:
-    away = origin - centre
+def sphere_depth(origin, direction, center, radius) -> np.ndarray:
+    away = origin - center
     a, b, c = (direction**2).sum(-1), direction @ away, away @ away - radius**2
     inside = b * b - a * c
     return np.where(inside > 0, (-b - np.sqrt(np.maximum(inside, 0))) / a, np.inf)
@@ -60,9 +60,9 @@ def plane_depth(origin, direction, point, normal) -> np.ndarray:
 @pytest.mark.parametrize(("distance", "radius"), [(5, 1), (60, 8), (350, 40)])
 def test_sphere(draw, distance, radius):
     camera = builder.camera((0.5, 1, -0.3), (0.2, 0.4, distance), roll=0.1)
-    centre = np.array([0.3, 0.2, distance])
-    picture = draw(builder.scene([ROUND], [centre], [[radius] * 3], form=[SPHERE]), camera)
-    agree(picture.depth, sphere_depth(*rays(camera), centre, radius))
+    center = np.array([0.3, 0.2, distance])
+    picture = draw(builder.scene([ROUND], [center], [[radius] * 3], form=[SPHERE]), camera)
+    agree(picture.depth, sphere_depth(*rays(camera), center, radius))
     assert set(np.unique(picture.tag)) == {TAGS.index("plain"), TAGS.index("sky")}
 
 
@@ -80,12 +80,12 @@ def test_tilted_plane_and_ground(draw):
 
 
 def test_box_from_outside_and_inside(draw):
-    half, centre, frame = np.array([1.0, 0.5, 0.7]), np.array([0.4, 0.1, 6.0]), turned(0.3, 0.5, 0.2)
+    half, center, frame = np.array([1.0, 0.5, 0.7]), np.array([0.4, 0.1, 6.0]), turned(0.3, 0.5, 0.2)
     for place in ((0, 0.5, 0), (0.4, 0.2, 5.9)):
         camera = builder.camera(place, (0.3, 0, 10))
-        picture = draw(builder.scene([BOX], [centre], [half], [frame]), camera)
+        picture = draw(builder.scene([BOX], [center], [half], [frame]), camera)
         origin, direction = rays(camera)
-        o, d = (origin - centre) @ frame / half, direction @ frame / half
+        o, d = (origin - center) @ frame / half, direction @ frame / half
         near = np.minimum((-1 - o) / d, (1 - o) / d).max(-1)
         far = np.maximum((-1 - o) / d, (1 - o) / d).min(-1)
         agree(picture.depth, np.where((near <= far) & (far > 0), np.where(near > 0, near, far), np.inf))
@@ -94,24 +94,24 @@ def test_box_from_outside_and_inside(draw):
 @pytest.mark.parametrize("form", [CYLINDER, frustum(1, 0), frustum(0.5, 1)])
 def test_cylinder_and_cone(draw, form):
     """Every depth is on the surface, and nothing of the solid is before it: both checked point by point."""
-    half, centre, frame = np.array([1.0, 1.5, 0.8]), np.array([0.2, 0.1, 7.0]), turned(0.4, 0.3, 0.5)
+    half, center, frame = np.array([1.0, 1.5, 0.8]), np.array([0.2, 0.1, 7.0]), turned(0.4, 0.3, 0.5)
     camera = builder.camera((0, 0.5, 0), (0, 0, 7))
-    picture = draw(builder.scene([ROUND], [centre], [half], [frame], [form]), camera)
+    picture = draw(builder.scene([ROUND], [center], [half], [frame], [form]), camera)
     origin, direction = rays(camera)
-    expected = first_inside(lambda p: in_round(p, form), (origin - centre) @ frame / half, direction @ frame / half)
+    expected = first_inside(lambda p: in_round(p, form), (origin - center) @ frame / half, direction @ frame / half)
     agree(picture.depth, expected, rim=0.05)
 
 
 def test_torus(draw):
-    centre, frame, radius, tube = np.array([0.1, 0.2, 5.0]), turned(0.8, 0.3, 0.1), 1.2, 0.3
+    center, frame, radius, tube = np.array([0.1, 0.2, 5.0]), turned(0.8, 0.3, 0.1), 1.2, 0.3
 
     def inside(p):
         return (np.hypot(p[..., 0], p[..., 2]) - 1) ** 2 + p[..., 1] ** 2 <= tube**2
 
     camera = builder.camera((0, 0.5, 0), (0, 0, 5))
-    scene = builder.scene([TORUS], [centre], [[radius] * 3], [frame], [(tube, 0, 0, 0, 0, 0)])
+    scene = builder.scene([TORUS], [center], [[radius] * 3], [frame], [(tube, 0, 0, 0, 0, 0)])
     origin, direction = rays(camera)
-    expected = first_inside(inside, (origin - centre) @ frame / radius, direction @ frame / radius)
+    expected = first_inside(inside, (origin - center) @ frame / radius, direction @ frame / radius)
     agree(draw(scene, camera).depth, expected, rim=0.05)
 
 

@@ -73,7 +73,7 @@ def test_features_are_drawn_to_those_of_the_frozen_encoder_which_stays(given, st
     assert not np.array_equal(trained["pretrained"]["norm"]["bias"], PARAMS["pretrained"]["norm"]["bias"])
 
 
-def test_the_optimiser_and_the_average_hold_nothing_of_it():
+def test_the_optimizer_and_the_average_hold_nothing_of_it():
     state, _ = begin()
     kept = jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema))
     names = [sharding.parameter_name(path) for path, _ in kept]

@@ -54,7 +54,7 @@ LINE = np.arange(1.0, 11.0).reshape(1, 1, 10)
 
 def bent():
     """Target 1..10: median 5, deviations 4 3 2 1 0 1 2 3 4 5, mean 2.5. The prediction ends with 20 in place of 10:
-    median 5, mean deviation (20 + 15) / 10 = 3.5. So with 1 / 3.5 - 1 / 2.5 = -4 / 35 the difference of the normalised
+    median 5, mean deviation (20 + 15) / 10 = 3.5. So with 1 / 3.5 - 1 / 2.5 = -4 / 35 the difference of the normalized
     maps is -4 / 35 * (1..9 - 5) and, at the end, 15 / 3.5 - 5 / 2.5 = 80 / 35.
     """
     prediction = LINE.copy()
@@ -62,9 +62,9 @@ def bent():
     return f32(prediction, LINE, np.ones(LINE.shape, bool))
 
 
-def test_normalisation_by_hand():
+def test_normalization_by_hand():
     prediction, _, valid = bent()
-    values, shift, scale = losses.affine_normalise(prediction, valid)
+    values, shift, scale = losses.affine_normalize(prediction, valid)
     assert (shift.tolist(), scale.tolist()) == ([5], [3.5])
     np.testing.assert_allclose(values[0, 0] * 3.5, [-4, -3, -2, -1, 0, 1, 2, 3, 4, 15], rtol=1e-6)
 
@@ -180,9 +180,9 @@ def test_feature_alignment_by_hand():
 # ---------------------------------------------------------------- PyTorch
 
 
-def torch_normalised(values):
-    centred = values - values.median()
-    return centred / centred.abs().mean()
+def torch_normalized(values):
+    centerd = values - values.median()
+    return centerd / centerd.abs().mean()
 
 
 def torch_residuals(prediction, target, valid):
@@ -190,7 +190,7 @@ def torch_residuals(prediction, target, valid):
     maps = []
     for p, t, m in zip(prediction, target, valid, strict=True):
         full = torch.full_like(p, torch.nan)
-        full[m] = torch_normalised(p[m]) - torch_normalised(t[m])
+        full[m] = torch_normalized(p[m]) - torch_normalized(t[m])
         maps.append(full)
     return maps
 
@@ -225,7 +225,7 @@ def torch_at_fixed_scale(prediction, target, valid):
     """Residuals: one [H, W] an image, with NaN where not valid."""
     for p, t, m in zip(prediction, target, valid, strict=True):
         full = torch.full_like(p, torch.nan)
-        full[m] = p[m] - (torch_normalised(t[m]) + 2).clip(0, 12)
+        full[m] = p[m] - (torch_normalized(t[m]) + 2).clip(0, 12)
         yield full
 
 

@@ -1,4 +1,4 @@
-"""The optimiser on its own: rates, groups, masks, clipping, by hand."""
+"""The optimizer on its own: rates, groups, masks, clipping, by hand."""
 
 import math
 
@@ -116,7 +116,7 @@ def test_muon_takes_a_step_of_the_same_length_in_all_directions_of_a_matrix(para
 
 
 @pytest.mark.parametrize("freeze", ["encoder", "positions", 2, 3])
-def test_what_is_frozen_has_no_optimiser_state(params, freeze):
+def test_what_is_frozen_has_no_optimizer_state(params, freeze):
     before = ("patch_embed.", "cls_token", "pos_embed", *(f"blocks.{b}." for b in range(3 if freeze == 3 else 2)))
     named = {"encoder": ("pretrained.",), "positions": ("pretrained.pos_embed",)}
     expected = named.get(freeze, tuple(f"pretrained.{name}" for name in before))

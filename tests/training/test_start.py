@@ -41,7 +41,7 @@ def test_a_source_in_memory_is_read_once_and_gives_the_same(source):
 
 
 def test_the_label_of_a_sensor_is_kept_too(source):
-    kept = start.kept_in_memory(start.labelled_by("sensor", source))
+    kept = start.kept_in_memory(start.labeled_by("sensor", source))
     np.testing.assert_array_equal(kept[1]["depth"], np.full((2, 3), 9))
 
 
@@ -50,22 +50,22 @@ def test_labels_of_a_sensor_on_glass_mirrors_and_thin_things_alone():
     depth = np.array([[5, 5, 5, 5, np.inf, 5]], np.float32)
     sensor = np.array([[6, 7, 8, 9, 0, 0]], np.float32)
     example = {"id": "a", "depth": depth, "valid": depth > 0, "tag": tag, "sensor_depth": sensor}
-    seen = start.labelled_by("seen_through", Source("one", [0], lambda item: example))[0]
+    seen = start.labeled_by("seen_through", Source("one", [0], lambda item: example))[0]
     np.testing.assert_array_equal(seen["depth"], [[5, 7, 8, 9, np.inf, 0]])
     np.testing.assert_array_equal(seen["valid"], [[True] * 5 + [False]])
-    everywhere = start.labelled_by("sensor", Source("one", [0], lambda item: example))[0]
+    everywhere = start.labeled_by("sensor", Source("one", [0], lambda item: example))[0]
     np.testing.assert_array_equal(everywhere["depth"], sensor)
     np.testing.assert_array_equal(everywhere["valid"], sensor > 0)
 
 
-def test_the_licence_of_the_weights_is_carried_on(tmp_path, tiny):
+def test_the_license_of_the_weights_is_carried_on(tmp_path, tiny):
     params = jax.tree.map(np.asarray, tiny.params)
     checkpoint.save(tmp_path / "theirs.ckpt", checkpoint.Header(tiny.config, "CC-BY-NC-4.0", {}), params)
     recipe = Recipe(encoder="tiny", weights=str(tmp_path / "theirs.ckpt"))
-    assert start.licence(recipe) == "CC-BY-NC-4.0"
-    assert start.licence(dataclasses.replace(recipe, weights=None)).startswith("yours")
+    assert start.license(recipe) == "CC-BY-NC-4.0"
+    assert start.license(dataclasses.replace(recipe, weights=None)).startswith("yours")
     gone = dataclasses.replace(recipe, weights="/no/where.ckpt")
-    assert start.licence(gone) == "that of /no/where.ckpt, from which it was trained"
+    assert start.license(gone) == "that of /no/where.ckpt, from which it was trained"
 
 
 def test_a_run_is_a_folder(tmp_path):

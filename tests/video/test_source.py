@@ -1,4 +1,4 @@
-"""Frames from files and folders: each once, upright, at its time, in the right colours; damage is told in one line."""
+"""Frames from files and folders: each once, upright, at its time, in the right colors; damage is told in one line."""
 
 import struct
 from fractions import Fraction
@@ -67,7 +67,7 @@ PATCHES = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 
     ("height", "matrix", "full_range"),
     [(48, "ITU709", False), (48, "ITU709", True), (48, "ITU601", False), (48, "ITU601", True), (48, None, False)],
 )
-def test_colours_are_right(height, matrix, full_range, tmp_path):
+def test_colors_are_right(height, matrix, full_range, tmp_path):
     image = PATCHES.repeat(16, axis=0)[None].repeat(height, axis=0)
     write_clip(tmp_path / "a.mp4", [image] * 2, matrix=matrix, full_range=full_range)
     _, _, images = read(tmp_path / "a.mp4")
@@ -76,7 +76,7 @@ def test_colours_are_right(height, matrix, full_range, tmp_path):
 
 def test_untagged_high_definition_is_bt709(tmp_path):
     image = PATCHES.repeat(16, axis=0)[None].repeat(720, axis=0)
-    write_clip(tmp_path / "a.mp4", [image], matrix=None)  # written by BT.601, so read with other colours
+    write_clip(tmp_path / "a.mp4", [image], matrix=None)  # written by BT.601, so read with other colors
     _, _, images = read(tmp_path / "a.mp4")
     error = np.abs(images[0].astype(int) - image)[0, 8::16].max(axis=-1)
     assert error[:3].min() > 10

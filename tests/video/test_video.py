@@ -28,7 +28,7 @@ from dav2_jax.video.writer import CONTAINERS
 
 CHUNK = 8  # frames, in place of 64: tests are in a hurry
 COUNT = 20  # frames of `clip`
-COLOUR = Look()
+COLOR = Look()
 
 
 def luminance(frames):
@@ -42,7 +42,7 @@ def metres(frames):
         yield Depth(image.mean(axis=-1, dtype=np.float32) / 12.75, "metres", image, max_depth=20.0)
 
 
-def run(src, out, look=COLOUR, predict=luminance, **options):
+def run(src, out, look=COLOR, predict=luminance, **options):
     return depth_video(lambda: predict, Path(src), Path(out), look, **options)
 
 
@@ -107,7 +107,7 @@ def test_every_frame_becomes_one_at_its_time(clip, capsys):
     assert everything() == ["in.mp4", "out.mp4"]
 
 
-def test_depth_has_its_colours():
+def test_depth_has_its_colors():
     image = np.broadcast_to(np.arange(48, dtype=np.uint8)[None, :, None] * 5, (32, 48, 3))
     write_clip("in.mkv", [image] * 2, codec="ffv1", pix_fmt="bgra")
     run("in.mkv", "out.mp4", Look(limits=(0, 235)))
@@ -154,7 +154,7 @@ def test_odd_sizes_grow_by_one_pixel():
 
 
 @pytest.mark.parametrize("matrix", ["ITU709", "ITU601", None])
-def test_the_frame_beside_the_depth_keeps_its_colours(matrix):
+def test_the_frame_beside_the_depth_keeps_its_colors(matrix):
     patches = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [200, 120, 40]], np.uint8)
     image = patches.repeat(16, axis=0)[None].repeat(32, axis=0)
     write_clip("in.mp4", [image] * 2, matrix=matrix)
@@ -234,7 +234,7 @@ def test_values_go_to_a_folder_as_they_are(format, clip):
         (Look(side_by_side=True), ".side-by-side.png", 146),
     ],
 )
-def test_pictures_go_to_a_folder_in_full_colour(look, suffix, width, clip):
+def test_pictures_go_to_a_folder_in_full_color(look, suffix, width, clip):
     Path("pictures").mkdir()  # an empty one may be there
     run(clip, "pictures", look, max_frames=3)
     assert everything("pictures") == [f"{n:06d}{suffix}" for n in range(3)]

@@ -88,7 +88,7 @@ def test_all_that_does_not_fit_is_listed(folder):
         ({"format": "dav2_jax checkpoint 99"}, "written in format 'dav2_jax checkpoint 99'"),
         ({"model": {"width": 3}}, r"config\.json is damaged"),
         ({"model": None}, r"config\.json is damaged"),
-        ({"licence": ...}, r"config\.json is damaged"),
+        ({"license": ...}, r"config\.json is damaged"),
     ],
 )
 def test_damaged_headers(folder, change, message):

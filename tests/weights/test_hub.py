@@ -32,11 +32,11 @@ def test_every_release_is_there():
             assert (told.kind, told.max_depth, told.taps) == (release.kind, release.max_depth, release.taps)
 
 
-def test_licences():
-    assert hub.RELEASES["small"].licence == "Apache-2.0"
+def test_licenses():
+    assert hub.RELEASES["small"].license == "Apache-2.0"
     for name in ("base", "large", "metric-indoor-large", "base-hf"):
-        assert hub.RELEASES[name].licence == "CC-BY-NC-4.0"
-    assert {release.licence for name, release in hub.RELEASES.items() if name.startswith(("v1", "dinov2"))} == {
+        assert hub.RELEASES[name].license == "CC-BY-NC-4.0"
+    assert {release.license for name, release in hub.RELEASES.items() if name.startswith(("v1", "dinov2"))} == {
         "Apache-2.0"
     }
 
@@ -77,15 +77,15 @@ def test_download_once_convert_once(monkeypatch, tmp_path, small_pth, capsys):
     assert path == tmp_path / "cache" / "small.ckpt"
     header = checkpoint.load_header(path)
     assert header.provenance["source"] == "depth-anything/Depth-Anything-V2-Small/depth_anything_v2_vits.pth"
-    assert header.licence == "Apache-2.0"
+    assert header.license == "Apache-2.0"
     assert "converting once" in capsys.readouterr().err
 
     (repo / "snapshots" / "abc" / small_pth.name).unlink()
     assert hub.resolve("small") == path
     model = dav2.load("small")
     dav2.load("small")
-    assert model.licence == "Apache-2.0"
-    assert capsys.readouterr().err.count("small: licence of the weights: Apache-2.0") == 1
+    assert model.license == "Apache-2.0"
+    assert capsys.readouterr().err.count("small: license of the weights: Apache-2.0") == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ frames. https://github.com/YoYo000/BlendedMVS (arXiv 1911.10127)
 
 Stored is depth along the optical axis in units that differ between the scenes; 0 is where the model has no surface:
 holes, background and sky alike, so sky is not known here. A map may be empty altogether (README, Note). The authors'
-own code (get_pixel_grids of MVSNet and Vis-MVSNet) counts pixels from the corner of the picture, first centre at 0.5,
+own code (get_pixel_grids of MVSNet and Vis-MVSNet) counts pixels from the corner of the picture, first center at 0.5,
 so half a pixel is taken off the principal point.
 """
 
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from dav2_jax.data import depth_files, layout
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
@@ -50,7 +50,7 @@ def _read(image: str, *, root: str) -> Example:
     depth = depth_files.read_pfm(Path(root, _depth_of(image)))
     camera = image.replace("/blended_images/", "/cams/").removesuffix(".jpg") + "_cam.txt"
     photo = read_image(Path(root, image))[0]
-    return labelled(image.removesuffix(".jpg"), photo, depth, intrinsics=_intrinsics(Path(root, camera)))
+    return labeled(image.removesuffix(".jpg"), photo, depth, intrinsics=_intrinsics(Path(root, camera)))
 
 
 def _depth_of(image: str) -> str:

@@ -14,7 +14,7 @@ images are flat to 0.014 % of their distance over patches of 160 pixels, and rea
 
 Intrinsics: the devkit's intrinsics.txt has fx 886.81, fy 927.06, cx 512, cy 384 for all images: 60.0 by 45.0 degrees
 over the whole picture, so (512, 384) is its middle counted from its corner: (511.5, 383.5) from the first pixel's
-centre.
+center.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from dav2_jax.data import depth_files, listing
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
@@ -70,4 +70,4 @@ def _read(root: Path, item: str) -> Example:
     if mask.shape != depth.shape:
         raise Dav2Error(f"{root / item}_depth_mask.npy: is {list(mask.shape)} and the depth {list(depth.shape)}")
     intrinsics = _INTRINSICS if image.shape[:2] == (768, 1024) else None
-    return labelled(item, image, depth, mask, intrinsics)
+    return labeled(item, image, depth, mask, intrinsics)

@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dav2_jax.data import depth_files, listing
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
@@ -78,7 +78,7 @@ def _read(root: Path, item: tuple[str, str]) -> Example:
     depth = depth_files.read_raw(root / scene / "ground_truth_depth/dslr_images" / name, height, width)
     if turned in range(2, 9):  # the depth is that of the pixels as stored, and the image is upright now
         depth = _turn(depth, turned)
-    return labelled(f"{scene}images/dslr_images/{listing.stem(name)}", image, depth, np.isfinite(depth))
+    return labeled(f"{scene}images/dslr_images/{listing.stem(name)}", image, depth, np.isfinite(depth))
 
 
 def _turn(depth: np.ndarray, orientation: int) -> np.ndarray:
@@ -103,11 +103,11 @@ def _read_undistorted(root: Path, item: tuple[str, str]) -> Example:
         depth[row : row + _ROWS] = _look_up(stored, pinhole, lens, row, min(_ROWS, pinhole.height - row))
     fx, fy, cx, cy = pinhole.parameters
     id = f"{scene}images/dslr_images_undistorted/{listing.stem(name)}"
-    return labelled(id, image, depth, np.isfinite(depth), (fx, fy, cx - 0.5, cy - 0.5))
+    return labeled(id, image, depth, np.isfinite(depth), (fx, fy, cx - 0.5, cy - 0.5))
 
 
 def _look_up(stored: np.ndarray, pinhole: Camera, lens: Camera, first: int, rows: int) -> np.ndarray:
-    """The depth under the centre of each pixel of these rows of the pinhole image; infinity where there is none."""
+    """The depth under the center of each pixel of these rows of the pinhole image; infinity where there is none."""
     fx, fy, cx, cy = pinhole.parameters
     u = (np.arange(pinhole.width) + 0.5 - cx)[None, :] / fx
     v = (np.arange(first, first + rows) + 0.5 - cy)[:, None] / fy

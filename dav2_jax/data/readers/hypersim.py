@@ -7,12 +7,12 @@
         scene_cam_00_final_preview/frame.0000.tonemap.jpg
         scene_cam_00_geometry_hdf5/frame.0000.depth_meters.hdf5     key "dataset", float16, 768 x 1024
 
-Stored is the Euclidean distance to the camera's centre in metres, not depth ("should really be called
+Stored is the Euclidean distance to the camera's center in metres, not depth ("should really be called
 distance_meters", issue 9 there); NaN where a ray hit nothing. The split's rows with included_in_public_release False
 (broken frames) are left out.
 
 Depth along the optical axis comes from the camera of each scene where the table has it, else from the one camera that
-DepthAnything/Depth-Anything-V2 metric_depth/dataset/hypersim.py uses for all: 60 degrees wide, f = 886.81, centred.
+DepthAnything/Depth-Anything-V2 metric_depth/dataset/hypersim.py uses for all: 60 degrees wide, f = 886.81, centerd.
 In the table, M_cam_from_uv maps (u, v, 1), -1 to 1 over the image with v upwards, to a ray (see the notebook
 01_casting_rays_that_match_hypersim_images there). Many scenes have tilt-shift lenses: their image plane is not
 perpendicular to the camera's own z axis. The optical axis is then the normal of the image plane, as in any picture of
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from dav2_jax.data import depth_files, layout
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
@@ -84,7 +84,7 @@ def _read(image: str, *, root: str, cameras: dict[str, Camera]) -> Example:
     camera = cameras.get(image.split("/", 1)[0])
     depth = distance.astype(np.float32) * _depth_per_distance(*distance.shape, camera)
     photo = read_image(Path(root, image))[0]
-    return labelled(image.removesuffix(".jpg"), photo, depth, intrinsics=_intrinsics(*distance.shape, camera))
+    return labeled(image.removesuffix(".jpg"), photo, depth, intrinsics=_intrinsics(*distance.shape, camera))
 
 
 def _depth_of(image: str) -> str:

@@ -28,14 +28,14 @@ from pathlib import Path
 import numpy as np
 
 from dav2_jax.data import depth_files, layout
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
 
 PARTS = {"train": ("train/",), "val": ("val/",), "all": ("train/", "val/", "")}
 
-Frame = tuple[str, str, str]  # drive, camera (02 is the left colour camera, 03 the right one), number
+Frame = tuple[str, str, str]  # drive, camera (02 is the left color camera, 03 the right one), number
 
 _DEPTH = re.compile(r"(\d+_\d+_\d+_drive_\d+_sync)/proj_depth/groundtruth/image_(0[23])/(\d+)\.png")
 _IMAGE = re.compile(r"(\d+_\d+_\d+_drive_\d+_sync)/image_(0[23])/data/(\d+)\.")
@@ -81,7 +81,7 @@ def _read(
     metres = depth_files.read_png16(Path(depths, depth)).astype(np.float32) / np.float32(256)
     known = intrinsics.get(image.split("/", 1)[0], {}).get(_frame(_IMAGE, image)[1])
     photo = read_image(Path(images, image))[0]
-    return labelled(image.rsplit(".", 1)[0], photo, metres, intrinsics=known)
+    return labeled(image.rsplit(".", 1)[0], photo, metres, intrinsics=known)
 
 
 def _frame(pattern: re.Pattern, path: str) -> Frame | None:

@@ -3,7 +3,7 @@ https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html
 
 In one of two layouts:
 
-    root/nyu_depth_v2_labeled.mat         the 1,449 labelled frames, MATLAB 7.3 (HDF5): images, depths, rawDepths
+    root/nyu_depth_v2_labeled.mat         the 1,449 labeled frames, MATLAB 7.3 (HDF5): images, depths, rawDepths
     root/splits.mat                       trainNdxs and testNdxs, counted from 1 (795 and 654), MATLAB 5
 
     root/official_splits/test/bathroom/rgb_00045.jpg + sync_depth_00045.png      BTS, or root/test/bathroom/...
@@ -12,11 +12,11 @@ In one of two layouts:
 
 Stored is depth along the optical axis: float32 metres in the .mat file (axes reversed, as MATLAB does), uint16
 millimetres in PNGs; 0 is not measured. rawDepths (BTS, depth_* of Marigold) is what the Kinect saw, brought to the
-colour camera; depths (filled_*) has its holes filled by colourisation (Levin et al.). Scores are lower on raw depth.
-The colour images have a white frame of some pixels, which BTS paints black in official_splits (its
+color camera; depths (filled_*) has its holes filled by colorisation (Levin et al.). Scores are lower on raw depth.
+The color images have a white frame of some pixels, which BTS paints black in official_splits (its
 utils/extract_official_train_test_set_from_mat.py).
 
-Intrinsics are those of the colour camera from the authors' toolbox (camera_params.m), to a pixel's precision: the
+Intrinsics are those of the color camera from the authors' toolbox (camera_params.m), to a pixel's precision: the
 toolbox counts from 1 where the calibration it used counts from 0. TFDS nyu_depth_v2 is read by data/records.py.
 """
 
@@ -29,12 +29,12 @@ from typing import Literal
 import numpy as np
 
 from dav2_jax.data import depth_files, layout
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
 
-LABELLED = "nyu_depth_v2_labeled.mat"
+LABELED = "nyu_depth_v2_labeled.mat"
 INTRINSICS = (518.858, 519.470, 325.582, 253.736)
 EIGEN_CROP = (slice(45, 471), slice(41, 601))
 
@@ -53,12 +53,12 @@ def source(
     """
     root = Path(root)
     named = layout.split_choice(split, ("train", "test", "all"))
-    file = root if root.suffix == ".mat" else root / LABELLED
+    file = root if root.suffix == ".mat" else root / LABELED
     if file.exists():
         if named is None:
             raise Dav2Error(f"{file}: a list ({split}) is for the PNG layouts: use train, test or all")
         items, about = _frames(file, named), ()
-        read = partial(_read_labelled, file=str(file), filled=depth == "filled", eigen_crop=eigen_crop)
+        read = partial(_read_labeled, file=str(file), filled=depth == "filled", eigen_crop=eigen_crop)
     else:
         images, depths = (layout.find(root, *_patterns(root, named, names)) for names in _NAMES[depth])
         items, about = layout.pair(images, depths, partial(_depth_of, filled=depth == "filled"))
@@ -74,7 +74,7 @@ _NAMES = {  # of images, of depths
 }
 
 
-def _read_labelled(index: int, *, file: str, filled: bool, eigen_crop: bool) -> Example:
+def _read_labeled(index: int, *, file: str, filled: bool, eigen_crop: bool) -> Example:
     path = Path(file)
     image = depth_files.read_hdf5(path, "images", index)
     depth = depth_files.read_hdf5(path, "depths" if filled else "rawDepths", index)
@@ -94,7 +94,7 @@ def _example(id: str, image: np.ndarray, depth: np.ndarray, eigen_crop: bool) ->
     if eigen_crop:
         valid = np.zeros(depth.shape, bool)
         valid[EIGEN_CROP] = True
-    return labelled(id, image, depth, valid, INTRINSICS)
+    return labeled(id, image, depth, valid, INTRINSICS)
 
 
 def _depth_of(image: str, filled: bool) -> str:
@@ -112,7 +112,7 @@ def _patterns(root: Path, named: str | None, names: tuple[str, ...]) -> list[str
 
 
 def _frames(file: Path, split: str) -> list[int]:
-    """Places of the frames of a split in the labelled file, from 0."""
+    """Places of the frames of a split in the labeled file, from 0."""
     count = depth_files.hdf5_length(file, "images")
     if split == "all":
         return list(range(count))

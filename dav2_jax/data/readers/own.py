@@ -7,7 +7,7 @@ them, or with everything in one tree. `x.jpg` goes with the one of these that is
     x.jpg.png16.png, x.jpg.npy, x.jpg.npz, x.jpg.exr             as `dav2 predict` writes them
 
 A CSV file in UTF-8 with a header: the columns image and depth, and where wanted mask (paths relative to the CSV),
-scale, unit, fx fy cx cy (pixels of the image, centre of the first pixel at (0, 0)).
+scale, unit, fx fy cx cy (pixels of the image, center of the first pixel at (0, 0)).
 
 What is stored, times `scale`, is depth along the optical axis in metres, or disparity. Integers, as in 16-bit PNG, mean
 nothing without a scale (0.001 for millimetres, 1/256 for KITTI's), so it must be given, unless the file states it
@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dav2_jax.data import depth_files, listing
-from dav2_jax.data.example import Example, from_disparity, labelled
+from dav2_jax.data.example import Example, from_disparity, labeled
 from dav2_jax.data.fit import fit, scale_intrinsics
 from dav2_jax.data.own_pairs import Entry, in_csv, in_folder
 from dav2_jax.data.source import Source
@@ -108,7 +108,7 @@ def _read(root: Path, how: _How, entry: Entry) -> Example:
     if how.resize is not None:
         image, values, factors = fit(entry.id, image, values, how.resize)
     intrinsics = None if entry.intrinsics is None else scale_intrinsics(np.array(entry.intrinsics), factors)
-    return (labelled if how.unit == "metres" else from_disparity)(entry.id, image, values, intrinsics=intrinsics)
+    return (labeled if how.unit == "metres" else from_disparity)(entry.id, image, values, intrinsics=intrinsics)
 
 
 def _mask(path: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -5,8 +5,8 @@
 
 A scene depends on (seed, index, style) alone, not on the batch, the number of devices or the process. Depth is that of
 the surface one meets first, also where it is glass or a mirror; `tag` says where that is so, and `sensor_depth` is what
-a real device would have labelled instead. The parts are in `data/scenes/`: shapes and their intersections, textures,
-light, the catalogue of things, the layouts, the camera and the sensor.
+a real device would have labeled instead. The parts are in `data/scenes/`: shapes and their intersections, textures,
+light, the catalog of things, the layouts, the camera and the sensor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.scenes.generate import scene
@@ -37,7 +37,7 @@ class Batch(TypedDict):
     valid: jax.Array  # bool [B, H, W]: everywhere, as everything is known here
     tag: jax.Array  # uint8 [B, H, W], places in example.TAGS
     sensor_depth: jax.Array  # float32 [B, H, W], metres; 0 where a depth camera would have seen nothing
-    intrinsics: jax.Array  # float32 [B, 4]: fx, fy, cx, cy in pixels; the centre of the first pixel is (0, 0)
+    intrinsics: jax.Array  # float32 [B, 4]: fx, fy, cx, cy in pixels; the center of the first pixel is (0, 0)
     kind: jax.Array  # int32 [B], a place in generate.KINDS
 
 
@@ -52,7 +52,7 @@ def render(
 ) -> Batch:
     """Draws the scenes `indices`, int [B], of the list `seed`; compiled once for each B, size, style and effects.
 
-    style         "clean" (even light, bright colours, plain textures) or "worn" (another domain: dirt, fog, clutter)
+    style         "clean" (even light, bright colors, plain textures) or "worn" (another domain: dirt, fog, clutter)
     photographic  exposure, white balance, vignette, blur and noise of a camera
 
     To split a batch over devices: `sharding.over_batch(partial(procedural.render, ...), mesh)(seed, indices)`.
@@ -78,7 +78,7 @@ def _one(key, height: int, width: int, style: Style, photographic: bool, index) 
     picture = render_scene(made, camera, height, width)
     sky = jnp.isinf(picture.depth)
     return Batch(
-        image=develop(effects, picture.colour, style, photographic),
+        image=develop(effects, picture.color, style, photographic),
         depth=picture.depth,
         disparity=jnp.where(sky, 0.0, 1 / picture.depth),
         valid=jnp.ones((height, width), bool),
@@ -115,7 +115,7 @@ def source(
 def _read(index: int, seed: int, height: int, width: int, style: Style, photographic: bool) -> Example:
     batch = render(seed, np.array([index]), height=height, width=width, style=style, photographic=photographic)
     one = {name: np.asarray(values[0]) for name, values in batch.items()}
-    return labelled(
+    return labeled(
         f"{style}/{seed}/{index}", one["image"], one["depth"], one["valid"], one["intrinsics"],
         tag=one["tag"], sensor_depth=one["sensor_depth"],
     )  # fmt: skip

@@ -8,7 +8,7 @@ As distributed, 1,000 .tar files, read in place; or unpacked, at any depth below
 
 Source: README of facebookresearch/segment-anything, "Dataset". `points` holds the point of each mask, from which the
 model had made it, turned from the file's (x, y) into (row, column): such are the pixels of which DA-2K's pairs were
-made. They count from the centre of the first pixel (the model adds 0.5 to them). Masks are not decoded. A photo
+made. They count from the center of the first pixel (the model adds 0.5 to them). Masks are not decoded. A photo
 without annotations comes without points.
 """
 

@@ -7,12 +7,12 @@ The .sens files exported by SensReader/python, or the ready-made `scannet_frames
     <scene>/intrinsic/intrinsic_depth.txt, intrinsic_color.txt     4 x 4 as text (exported scans)
     <scene>/intrinsics_depth.txt, intrinsics_color.txt             the same (scannet_frames_25k)
 
-Colour and depth are registered, and only differ in size: they are meant to be resampled to one (the authors in
+Color and depth are registered, and only differ in size: they are meant to be resampled to one (the authors in
 ScanNet/ScanNet#2 and #92; millimetres: #17). Depth is what was measured, so the image is brought to its size; the other
 way round is an option. Neither registration nor timing is perfect: thin things can be some pixels off (#28, #109). The
-principal point is (319.5, 239.5) give or take calibration: the centre of the first pixel is (0, 0).
+principal point is (319.5, 239.5) give or take calibration: the center of the first pixel is (0, 0).
 
-Traps: the undistorted colour images have black borders of about 10 pixels; depth beyond 4 m or so is coarse.
+Traps: the undistorted color images have black borders of about 10 pixels; depth beyond 4 m or so is coarse.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from dav2_jax.data import depth_files, listing
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.fit import fit
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
@@ -72,7 +72,7 @@ def _read(root: Path, size: Literal["depth", "color"], item: tuple[str, str]) ->
             f"{root / depth_name}: has 8 bits, and millimetres need 16: it is a picture of depth for looking at"
         )
     image, depth, _ = fit(listing.stem(name), image, depth, resize="image" if size == "depth" else "depth")
-    return labelled(listing.stem(name), image, depth / _STEPS, intrinsics=_intrinsics(root / _folder(name)[0], size))
+    return labeled(listing.stem(name), image, depth / _STEPS, intrinsics=_intrinsics(root / _folder(name)[0], size))
 
 
 def _intrinsics(scene: Path, kind: str) -> np.ndarray | None:

@@ -9,7 +9,7 @@ The two downloads, images and depth, share the folder `training`; its `test` hal
                                                        extrinsics 3 x 4; all little-endian
 
 1,064 frames in 23 sequences (both passes have the same depth). Formats: the SDK in the download of depth. The principal
-point is (511.5, 217.5), the middle of the pictures when the centre of the first pixel is (0, 0), so it needs no shift.
+point is (511.5, 217.5), the middle of the pictures when the center of the first pixel is (0, 0), so it needs no shift.
 
 No value stands for "unknown". Much of the sky is a painted dome at a finite distance, and stays as stored: where to
 stop (benchmarks take 70 to 80 m) is for the evaluation to say. Where nothing was hit the renderer left huge numbers:
@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from dav2_jax.data import depth_files, listing
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
@@ -60,7 +60,7 @@ def _read(root: Path, render: str, frame: str) -> Example:
     depth = depth_files.read_dpt(root / "depth" / f"{frame}.dpt")
     depth = np.where(depth >= _SKY, np.float32(np.inf), depth)
     intrinsics = _intrinsics(root / "camdata_left" / f"{frame}.cam")
-    return labelled(f"{render}/{frame}", image, depth, intrinsics=intrinsics)
+    return labeled(f"{render}/{frame}", image, depth, intrinsics=intrinsics)
 
 
 def _intrinsics(path: Path) -> np.ndarray | None:

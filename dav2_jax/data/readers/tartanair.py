@@ -10,7 +10,7 @@
 Stored is depth along the optical axis in metres. There is no infinity: the sky is a sphere far away ("e.g. 10000"), so
 depth of `sky` metres and more becomes infinitely far. All cameras see 90 degrees: f = 320 at 640 pixels, and the
 principal point 320, 240 (320 in V2) of the documentation is the middle of the picture counted from its corner, half a
-pixel before the centre of the first pixel.
+pixel before the center of the first pixel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from dav2_jax.data import depth_files, layout
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.image.read import read_image
 
@@ -61,7 +61,7 @@ def _read(item: str, *, root: str, sky: float) -> Example:
     depth = np.where(depth >= sky, np.float32(np.inf), depth)
     height, width = depth.shape
     photo = read_image(Path(root, item))[0]
-    return labelled(
+    return labeled(
         item.removesuffix(".png"), photo, depth, intrinsics=(width / 2, width / 2, (width - 1) / 2, (height - 1) / 2)
     )
 

@@ -9,7 +9,7 @@ https://europe.naverlabs.com/research/computer-vision/proxy-virtual-worlds-vkitt
 
 Stored is depth along the optical axis in centimetres; 65535 (655.35 m) is the far plane, which only the sky reaches:
 it becomes infinitely far. The official reader (DepthAnything/Depth-Anything-V2 metric_depth/dataset/vkitti2.py) cuts
-at 80 m instead. The principal point (620.5, 187) is the middle of 1242 x 375 counted from the first pixel's centre, so
+at 80 m instead. The principal point (620.5, 187) is the middle of 1242 x 375 counted from the first pixel's center, so
 the intrinsics are taken as they are.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from dav2_jax.data import depth_files, layout
-from dav2_jax.data.example import Example, labelled
+from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
@@ -69,7 +69,7 @@ def _read(image: str, *, rgb: str, depth: str, textgt: str) -> Example:
     known = _intrinsics(Path(textgt, scene, variation, "intrinsic.txt"))
     key = (int(name.removeprefix("rgb_").removesuffix(".jpg")), int(camera.removeprefix("Camera_")))
     photo = read_image(Path(rgb, image))[0]
-    return labelled(image.removesuffix(".jpg"), photo, metres, intrinsics=known.get(key, INTRINSICS))
+    return labeled(image.removesuffix(".jpg"), photo, metres, intrinsics=known.get(key, INTRINSICS))
 
 
 def _depth_of(image: str) -> str:

@@ -56,7 +56,7 @@ inline void padded_row(const Conv& c, const float* image, ptrdiff_t y, float* ro
   }
 }
 
-// Bands of rows, of which a task does one: each reads two rows of its neighbours once more.
+// Bands of rows, of which a task does one: each reads two rows of its neighbors once more.
 inline size_t rows_of_band(const Conv& c, size_t threads) {
   const size_t bands = std::min(c.tall, 8 * threads);
   return round_up((c.tall + bands - 1) / bands, 2);

@@ -106,7 +106,7 @@ def resize_conv(x, kernel, bias, *last, plan: Plan, interpret: bool = False):
 
 
 def _two_rows(taps, size: int, *, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every row of the result, the first of two neighbouring rows of the source and both weights.
+    """For every row of the result, the first of two neighboring rows of the source and both weights.
 
     The rows before and after the result get weights of 0: they are the zeros that pad the convolution.
     """
@@ -148,9 +148,9 @@ def _resize_conv(first_ref, top_ref, weights_ref, x_ref, matrix_ref, kernel_ref,
     @pl.loop(0, strip)
     def _(row):
         three = map_ref[pl.ds(row, 3)].reshape(3 * channels, lanes)
-        y = jnp.dot(kernel_ref[...], three, preferred_element_type=jnp.float32)  # [3 O, lanes]: left, centre, right
-        left, centre, right = (y[part * outputs : (part + 1) * outputs] for part in range(3))
-        y = pltpu.roll(left, 1, 1) + centre + pltpu.roll(right, lanes - 1, 1) + bias_ref[...]  # zeros roll in
+        y = jnp.dot(kernel_ref[...], three, preferred_element_type=jnp.float32)  # [3 O, lanes]: left, center, right
+        left, center, right = (y[part * outputs : (part + 1) * outputs] for part in range(3))
+        y = pltpu.roll(left, 1, 1) + center + pltpu.roll(right, lanes - 1, 1) + bias_ref[...]  # zeros roll in
         if last:
             kernel, bias = last
             y = (jnp.maximum(y, 0) * kernel[...]).sum(0, keepdims=True) + bias[...]

@@ -29,7 +29,7 @@ def write_cameras(path, cameras):
 
 
 def rays(camera, height, width):
-    """[H, W, 3]: through the centres of pixels, by the authors' notebook: u to the right, v up, both from -1 to 1."""
+    """[H, W, 3]: through the centers of pixels, by the authors' notebook: u to the right, v up, both from -1 to 1."""
     u, v = np.meshgrid(
         np.linspace(-1 + 1 / width, 1 - 1 / width, width), np.linspace(1 - 1 / height, -1 + 1 / height, height)
     )

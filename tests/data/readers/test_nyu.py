@@ -1,4 +1,4 @@
-"""NYU Depth V2: the labelled MATLAB file, raw and filled, and the PNG layouts."""
+"""NYU Depth V2: the labeled MATLAB file, raw and filled, and the PNG layouts."""
 
 import dataset_files
 import numpy as np
@@ -9,18 +9,18 @@ from dav2_jax.errors import Dav2Error
 
 
 @pytest.fixture
-def labelled(tmp_path):
-    """(images, filled, raw) of five frames of 6 x 8 in the labelled file below tmp_path"""
+def labeled(tmp_path):
+    """(images, filled, raw) of five frames of 6 x 8 in the labeled file below tmp_path"""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 6, 8, 3), np.uint8)
     filled = rng.uniform(0.7, 9.9, (5, 6, 8)).astype(np.float32)
     raw = np.where(rng.random(filled.shape) < 0.3, np.float32(0), filled)
-    dataset_files.nyu_labelled(tmp_path, images, filled, raw)
+    dataset_files.nyu_labeled(tmp_path, images, filled, raw)
     return images, filled, raw
 
 
-def test_labelled_file(labelled, tmp_path):
-    images, filled, raw = labelled
+def test_labeled_file(labeled, tmp_path):
+    images, filled, raw = labeled
     for depth, wanted in (("raw", raw), ("filled", filled)):
         source = nyu.source(tmp_path, split="all", depth=depth)
         assert [example["id"] for example in source] == [f"nyu_depth_v2_labeled/{n:04d}" for n in range(1, 6)]
@@ -35,7 +35,7 @@ def test_labelled_file(labelled, tmp_path):
     np.testing.assert_array_equal(nyu.source(tmp_path, split="train")[1]["image"], images[3])
 
 
-def test_labelled_file_broken_or_incomplete(labelled, tmp_path):
+def test_labeled_file_broken_or_incomplete(labeled, tmp_path):
     mat, splits = tmp_path / "nyu_depth_v2_labeled.mat", tmp_path / "splits.mat"
     source = nyu.source(tmp_path)
     whole = mat.read_bytes()

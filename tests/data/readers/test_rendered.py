@@ -16,12 +16,12 @@ def test_tartanair_sky_and_traps_in_both_versions(tmp_path):
     dataset_files.png_floats(tmp_path / frames[0][1], values)
     dataset_files.npy(tmp_path / frames[1][1], values)
     source = tartanair.source(tmp_path)
-    for index, centre in ((0, 2.5), (1, 2.5)):
+    for index, center in ((0, 2.5), (1, 2.5)):
         read = source[index]
         np.testing.assert_array_equal(read["depth"][0], np.array([999.5] + [np.inf] * 4 + [0] * 3, np.float32))
         np.testing.assert_array_equal(read["valid"][0], [True] * 5 + [False] * 3)
         np.testing.assert_array_equal(read["depth"][1:], values[1:])
-        np.testing.assert_array_equal(read["intrinsics"], np.float32([4, 4, 3.5, centre]))
+        np.testing.assert_array_equal(read["intrinsics"], np.float32([4, 4, 3.5, center]))
     assert tartanair.source(tmp_path, sky=900)[1]["depth"][0, 0] == np.inf
 
 
