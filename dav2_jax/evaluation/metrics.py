@@ -96,7 +96,7 @@ def align_affine(disparity: Array, depth: Array, valid: Array, max_depth: float 
     max_depth  None: the largest known depth of the image, as MoGe. `evaluation.align` lists the other conventions
 
     s and t are those of `align.least_squares` for the target 1 / depth, over all known pixels of an image, here for
-    batches on the device, in float32 (float64 if the disparity is) on centerd values. Two cases that are errors there:
+    batches on the device, in float32 (float64 if the disparity is) on centered values. Two cases that are errors there:
     a constant disparity gets s = 0, the mean for all pixels; an image without known depth gets 1 everywhere.
     """
     dtype = jnp.promote_types(jnp.asarray(disparity).dtype, jnp.float32)
@@ -109,19 +109,19 @@ def align_affine(disparity: Array, depth: Array, valid: Array, max_depth: float 
 
     wanted = 1 / jnp.where(known, depth, 1)
     middle, level = mean_of(disparity), mean_of(wanted)
-    centerd = disparity - middle
+    centered = disparity - middle
     # As a share of its size, or squares of small disparities would underflow.
-    size = jnp.max(jnp.where(known, jnp.abs(centerd), 0), axis=(1, 2), keepdims=True)
+    size = jnp.max(jnp.where(known, jnp.abs(centered), 0), axis=(1, 2), keepdims=True)
     flat = size <= 1e-6 * jnp.abs(middle)  # as in `align`; float32 rounds at 6e-8
-    centerd = centerd / jnp.where(flat, 1, size)
-    variance = mean_of(centerd**2)
-    slope = jnp.where(flat, 0, mean_of(centerd * (wanted - level)) / jnp.where(flat, 1, variance))
+    centered = centered / jnp.where(flat, 1, size)
+    variance = mean_of(centered**2)
+    slope = jnp.where(flat, 0, mean_of(centered * (wanted - level)) / jnp.where(flat, 1, variance))
     if max_depth is None:
         farthest = jnp.max(jnp.where(known, depth, 0), axis=(1, 2), keepdims=True)
     else:
         farthest = jnp.full(count.shape, max_depth, dtype)
     farthest = jnp.where(known.any((1, 2), keepdims=True), farthest, 1)
-    fitted = slope * centerd + level
+    fitted = slope * centered + level
     return 1 / jnp.maximum(fitted, 1 / farthest)
 
 

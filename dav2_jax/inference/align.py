@@ -53,8 +53,8 @@ def least_squares(disparity: np.ndarray, target: np.ndarray, weights: np.ndarray
     d, q, w, valid = _pairs(disparity, target, weights)
     w = w / w.sum()
     d_mean, q_mean = (w * d).sum(), (w * q).sum()
-    centerd = d - d_mean  # without which the normal equations lose half of the digits
-    scale = (w * centerd * (q - q_mean)).sum() / (w * centerd**2).sum()
+    centered = d - d_mean  # without which the normal equations lose half of the digits
+    scale = (w * centered * (q - q_mean)).sum() / (w * centered**2).sum()
     return Affine(float(scale), float(q_mean - scale * d_mean), valid)
 
 

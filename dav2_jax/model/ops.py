@@ -89,8 +89,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
 def plain_layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float = LAYER_NORM_EPS) -> jax.Array:
     x32 = x.astype(jnp.float32)
-    centerd = x32 - x32.mean(-1, keepdims=True)
-    normal = centerd * lax.rsqrt((centerd**2).mean(-1, keepdims=True) + eps)
+    centered = x32 - x32.mean(-1, keepdims=True)
+    normal = centered * lax.rsqrt((centered**2).mean(-1, keepdims=True) + eps)
     lead = range(x.ndim - 1)
     y = normal * jnp.expand_dims(scale, lead).astype(jnp.float32) + jnp.expand_dims(bias, lead).astype(jnp.float32)
     return y.astype(x.dtype)

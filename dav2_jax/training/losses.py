@@ -77,10 +77,10 @@ def affine_normalize(maps: Array, valid: Array) -> Normalized:
     maps = maps / size[:, None, None]
     count = _per_image(valid)
     shift = median(maps, valid)
-    centerd = jnp.where(valid, maps - shift[:, None, None], 0)
-    deviation = _per_image(jnp.abs(centerd)) / jnp.maximum(count, 1)
+    centered = jnp.where(valid, maps - shift[:, None, None], 0)
+    deviation = _per_image(jnp.abs(centered)) / jnp.maximum(count, 1)
     nothing = (count < MIN_VALID) | (deviation <= _CONSTANT)  # and False for NaN
-    values = centerd / jnp.where(nothing, 1, deviation)[:, None, None]
+    values = centered / jnp.where(nothing, 1, deviation)[:, None, None]
     return Normalized(values, shift * size, jnp.where(nothing, 0, deviation * size))
 
 

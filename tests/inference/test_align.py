@@ -24,7 +24,7 @@ def points_of(depth, count, rng):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("offset", [0.0, 1e5])  # where uncenterd normal equations lose their digits
+@pytest.mark.parametrize("offset", [0.0, 1e5])  # where uncentered normal equations lose their digits
 def test_least_squares_is_lstsq(weighted, offset):
     rng = np.random.default_rng(1)
     d = rng.gamma(2.0, 30.0, 500) + offset

@@ -181,8 +181,8 @@ def test_feature_alignment_by_hand():
 
 
 def torch_normalized(values):
-    centerd = values - values.median()
-    return centerd / centerd.abs().mean()
+    centered = values - values.median()
+    return centered / centered.abs().mean()
 
 
 def torch_residuals(prediction, target, valid):

@@ -12,7 +12,7 @@ distance_meters", issue 9 there); NaN where a ray hit nothing. The split's rows 
 (broken frames) are left out.
 
 Depth along the optical axis comes from the camera of each scene where the table has it, else from the one camera that
-DepthAnything/Depth-Anything-V2 metric_depth/dataset/hypersim.py uses for all: 60 degrees wide, f = 886.81, centerd.
+DepthAnything/Depth-Anything-V2 metric_depth/dataset/hypersim.py uses for all: 60 degrees wide, f = 886.81, centered.
 In the table, M_cam_from_uv maps (u, v, 1), -1 to 1 over the image with v upwards, to a ray (see the notebook
 01_casting_rays_that_match_hypersim_images there). Many scenes have tilt-shift lenses: their image plane is not
 perpendicular to the camera's own z axis. The optical axis is then the normal of the image plane, as in any picture of

@@ -12,7 +12,7 @@ In one of two layouts:
 
 Stored is depth along the optical axis: float32 metres in the .mat file (axes reversed, as MATLAB does), uint16
 millimetres in PNGs; 0 is not measured. rawDepths (BTS, depth_* of Marigold) is what the Kinect saw, brought to the
-color camera; depths (filled_*) has its holes filled by colorisation (Levin et al.). Scores are lower on raw depth.
+color camera; depths (filled_*) has its holes filled by colorization (Levin et al.). Scores are lower on raw depth.
 The color images have a white frame of some pixels, which BTS paints black in official_splits (its
 utils/extract_official_train_test_set_from_mat.py).
 
