@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from dav2_jax.convert.recognize import APACHE, NON_COMMERCIAL, UNKNOWN_LICENSE, Told
+from dav2_jax.convert.recognize import APACHE, NON_COMMERCIAL, UNKNOWN_LICENSE, Overrides
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import GRID, MLP_RATIO, PATCH, PRESETS, ModelConfig
 
@@ -112,7 +112,7 @@ def read_license(folder: Path) -> str:
     return spelled.get(found[1].lower(), found[1]) if found else UNKNOWN_LICENSE
 
 
-def contradiction(config: ModelConfig, flags: Told) -> str | None:
+def contradiction(config: ModelConfig, flags: Overrides) -> str | None:
     """How a flag and a config file contradict each other, if they do."""
     flags.check()
     if flags.kind not in (None, config.kind):

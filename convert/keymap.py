@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from dav2_jax.model.config import PATCH, ModelConfig
 from dav2_jax.model.depth_anything import abstract_params
-from dav2_jax.weights.checkpoint import flatten
 
 Names = Literal["official", "hf", "dinov2", "hf-dinov2"]
 
@@ -122,7 +122,7 @@ class Entry(NamedTuple):
 @functools.lru_cache
 def entries(config: ModelConfig) -> tuple[Entry, ...]:
     """The table for one network: an entry a parameter, in the order of the official state dict."""
-    shapes = {name: leaf.shape for name, leaf in flatten(abstract_params(config)).items()}
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(abstract_params(config), sep=".").items()}
     found: dict[str, Entry] = {}
     for number, (official, hf, module) in _numbered_rows(config):
         fill = dict.fromkeys("bk", number) | {"r": number + 1, "f": 3 - number}  # the fusion path: coarsest map first

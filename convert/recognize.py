@@ -20,14 +20,14 @@ APACHE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
 UNKNOWN_LICENSE = "not stated by the source"
 
 
-class Told(NamedTuple):
+class Overrides(NamedTuple):
     """What a file name or the caller says; None where it is silent. `check` it when it comes from a caller."""
 
     kind: Kind | None = None
     max_depth: float | None = None
     taps: Taps | None = None
 
-    def check(self) -> "Told":
+    def check(self) -> "Overrides":
         """Itself, or a Dav2Error when a value is none of those possible."""
         if self.kind not in (None, "relative", "metric"):
             raise Dav2Error(f"kind (--kind) {self.kind!r} is neither relative nor metric")
@@ -41,10 +41,10 @@ class Told(NamedTuple):
 
 # What the names of released files say (stem of the file, or the folder that a repository was cloned to).
 FILE_NAMES = [
-    (r"depth_anything_v2_vit[sblg]", Told("relative", None, "v2")),
-    (r"depth_anything_v2_metric_hypersim_vit[sbl]", Told("metric", 20.0, "v2")),
-    (r"depth_anything_v2_metric_vkitti_vit[sbl]", Told("metric", 80.0, "v2")),
-    (r"depth_anything_vit[sbl]14", Told("relative", None, "v1")),
+    (r"depth_anything_v2_vit[sblg]", Overrides("relative", None, "v2")),
+    (r"depth_anything_v2_metric_hypersim_vit[sbl]", Overrides("metric", 20.0, "v2")),
+    (r"depth_anything_v2_metric_vkitti_vit[sbl]", Overrides("metric", 80.0, "v2")),
+    (r"depth_anything_vit[sbl]14", Overrides("relative", None, "v1")),
 ]
 
 # naming scheme -> a name that only it has, a tensor of shape [..., D], and how a block's name begins
@@ -80,19 +80,19 @@ def encoder_of(where: str, scheme: "Names", shapes: Mapping[str, tuple[int, ...]
     raise Dav2Error(f"{where}: blocks of width {width} belong to no released size; known are {sizes}")
 
 
-def told_by_file_name(stem: str) -> Told:
+def told_by_file_name(stem: str) -> Overrides:
     """What the name of a released file says about its content; silent about any other name."""
     for pattern, told in FILE_NAMES:
         if re.fullmatch(pattern, stem, re.IGNORECASE):
             return told
-    return Told()
+    return Overrides()
 
 
-def settle(where: str, config: ModelConfig, name: Told, flags: Told) -> ModelConfig:
+def resolve_config(where: str, config: ModelConfig, name: Overrides, flags: Overrides) -> ModelConfig:
     """`config` with kind, max depth and taps filled in: flags first, then the file name, else a Dav2Error."""
     flags.check()
     if config.kind == "encoder":
-        if flags != Told():
+        if flags != Overrides():
             raise Dav2Error(f"{where}: an encoder alone has no --kind, --max-depth or --taps")
         return config
     if flags.kind == "relative" and flags.max_depth is not None:

@@ -48,6 +48,10 @@ SAFETENSORS_DTYPES = {  # in the order in which the safetensors library lays ten
     "BOOL": np.dtype(np.bool_),
 }
 
+# What weights may be stored in.
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+FLOATS = {np.dtype(dtype) for dtype in DTYPES.values()}
+
 HEADER_LIMIT = 16 << 20  # bytes of a zip directory or of JSON: 100,000 tensors
 DOWNLOAD_AGAIN = "download it again"  # the advice at the end of a message
 _DIMS_LIMIT = 64  # NumPy's own
@@ -64,6 +68,11 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: np.dtype  # bfloat16 is ml_dtypes.bfloat16
     read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """`np.asarray(tensor)` reads it."""
+        array = self.read()
+        return array if dtype is None else array.astype(dtype, copy=False)
 
     @classmethod
     def of(cls, array: np.ndarray) -> "StoredTensor":

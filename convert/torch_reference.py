@@ -5,29 +5,22 @@ leaves out DINOv2's offset of 0.1). Its weights are the source's own tensors, re
 transpose here cannot cancel out. A folder of ours has only our layouts left; verify the original file as well.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from dav2_jax.convert import hf_config
-from dav2_jax.convert.convert import Weights, torch_tensors
 from dav2_jax.convert.keymap import entries
-from dav2_jax.convert.recognize import scheme_of
-from dav2_jax.convert.torch_file import open_weights
+from dav2_jax.convert.weights import Weights
+from dav2_jax.convert.write import torch_tensors
 from dav2_jax.errors import Dav2Error
-from dav2_jax.inference.preprocess import network_size
+from dav2_jax.image.resize import network_size
 from dav2_jax.model.config import GRID, PATCH, ModelConfig
-from dav2_jax.weights import checkpoint
 
 
-def torch_reference(
-    path: Path, weights: Weights, x: np.ndarray, photo: np.ndarray, input_size: int
-) -> dict[str, np.ndarray]:
+def torch_reference(weights: Weights, x: np.ndarray, photo: np.ndarray, input_size: int) -> dict[str, np.ndarray]:
     """All stages of one photo, from PyTorch in float32.
 
-    path, weights: the checkpoint, as it lies there and as opened
-    x:             the network's input, float32 [H', W', 3], normalized
-    photo:         uint8 [H, W, 3], for the size of `depth` and, where OpenCV is installed, for the official `input`
+    x:     the network's input, float32 [H', W', 3], normalized
+    photo: uint8 [H, W, 3], for the size of `depth` and, where OpenCV is installed, for the official `input`
     Returns tokens [1, N, D], maps [1, C, h, w], input [H', W', 3], net [H', W'] and depth [H, W], by name.
     Raises Dav2Error when torch or transformers is not installed.
     """
@@ -40,8 +33,8 @@ def torch_reference(
             "or compare with stored numbers through --against FILE"
         ) from None
 
-    config = weights.header.model
-    model = _torch_model(transformers, torch, config, _torch_tensors(path, weights))
+    config = weights.config
+    model = _torch_model(transformers, torch, config, _torch_tensors(weights))
     depth_model = config.kind != "encoder"
     backbone = model.backbone if depth_model else model
     backbone.embeddings.interpolate_pos_encoding = _official_positions(torch, backbone.embeddings)
@@ -83,16 +76,14 @@ def _torch_model(transformers, torch, config: ModelConfig, tensors: dict[str, np
     return cls.from_pretrained(None, config=config_cls.from_dict(values), state_dict=state, dtype=torch.float32).eval()
 
 
-def _torch_tensors(path: Path, weights: Weights) -> dict[str, np.ndarray]:
+def _torch_tensors(weights: Weights) -> dict[str, np.ndarray]:
     """The source's tensors as they are in the file, float32, under Hugging Face names."""
-    target = "hf-dinov2" if weights.header.model.kind == "encoder" else "hf"
-    if checkpoint.is_checkpoint(path):
+    target = "hf-dinov2" if weights.config.kind == "encoder" else "hf"
+    if weights.stored is None:
         return {n: t.read().astype(np.float32, copy=False) for n, t in torch_tensors(weights, target).items()}
-    stored = open_weights(path)
-    scheme = scheme_of(str(path), {name: tensor.shape for name, tensor in stored.items()})
     tensors = {}
-    for entry in entries(weights.header.model):
-        whole = np.concatenate([np.atleast_1d(stored[name].read()) for name in entry.names(scheme)])
+    for entry in entries(weights.config):
+        whole = np.concatenate([np.atleast_1d(weights.stored[name].read()) for name in entry.names(weights.names)])
         names = entry.names(target)
         tensors |= zip(names, np.split(whole.astype(np.float32, copy=False), len(names)), strict=True)
     return tensors

@@ -4,7 +4,6 @@ Stored references are `.npz` files with `raw_shape`, `input_shape` and `stride`;
 `stride`-th row and column; and, under `stage_NAME`, tokens [:, ::37, ::5] or maps [:, ::7, ::11, ::11], channels first.
 """
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -13,33 +12,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from dav2_jax import assets
-from dav2_jax.convert.convert import Weights, load_tensors, open_source
-from dav2_jax.convert.recognize import Told
 from dav2_jax.convert.torch_reference import torch_reference
+from dav2_jax.convert.weights import Weights
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
+from dav2_jax.image.preprocess import postprocess, preprocess
 from dav2_jax.image.read import read_image
-from dav2_jax.inference.preprocess import network_size, postprocess, preprocess
+from dav2_jax.image.resize import network_size
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
-from dav2_jax.weights import hub
 
 STRIDE = 4  # of the files that `save` writes
 
 
 def verify(
-    src: str | os.PathLike,
+    weights: Weights,
     *,
+    name: str = "weights",
     against: Path | None = None,
     image: Path | None = None,
     save: Path | None = None,
     input_size: int | None = None,
     tolerance: float = 1e-5,
-    told: Told = Told(),  # noqa: B008 (a NamedTuple is immutable)
 ) -> tuple[str, bool]:
     """A table with the relative L2 error |ours - reference| / |reference| of every stage, and whether all pass.
 
-    src:        any checkpoint that `dav2 convert` reads, or a released name
+    weights:    of `weights.load.load_weights`
+    name:       of the weights, for the title of the table
     against:    a stored reference in place of PyTorch
     image:      the photo; the bundled sample if None
     save:       write PyTorch's numbers there, for `against` on a machine without it
@@ -56,9 +55,7 @@ def verify(
     if stored:
         _check_shapes(against, stored, photo, input_size)
 
-    path = hub.resolve(src)
-    weights = open_source(path, told)
-    config = weights.header.model
+    config = weights.config
     x = preprocess(photo, input_size)
     ours = _ours(weights, x, photo.shape[:2])
     if stored:
@@ -66,7 +63,7 @@ def verify(
         if not rows:
             raise Dav2Error(f"{against}: holds no stage of a {config.encoder} {config.kind} model")
     else:
-        reference = torch_reference(path, weights, x, photo, input_size)
+        reference = torch_reference(weights, x, photo, input_size)
         rows = [
             (name, ours[name].shape, *_errors(value, reference[name]))
             for name, value in ours.items()
@@ -75,16 +72,16 @@ def verify(
         if save is not None:
             _save(save, reference, photo.shape, x.shape)
     sizes = f"photo {photo.shape[1]} x {photo.shape[0]}, network {x.shape[1]} x {x.shape[0]}"
-    title = f"{src}: {config.encoder} {config.kind}, {sizes}"
+    title = f"{name}: {config.encoder} {config.kind}, {sizes}"
     passed = all(error <= tolerance for _, _, error, _ in rows)
     return _table(title, rows, tolerance, passed), passed
 
 
 def _ours(weights: Weights, x: np.ndarray, photo_size: tuple[int, int]) -> dict[str, np.ndarray]:
     """All stages in PyTorch's layout: tokens [1, N, D], maps [1, C, h, w]; and input, net, depth, channels last."""
-    config = weights.header.model
+    config = weights.config
     run = jax.jit(lambda params, images: depth_anything.stages(config, params, images))
-    stages = {name: np.asarray(value) for name, value in run(load_tensors(weights), jnp.asarray(x[None])).items()}
+    stages = {name: np.asarray(value) for name, value in run(weights.arrays(), jnp.asarray(x[None])).items()}
     result = {"input": x}
     for name in _order(config):  # jit returns a dict sorted by name
         value = stages[name]

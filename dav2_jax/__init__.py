@@ -12,7 +12,9 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "dav2_jax.weights.hub",
+    "load": "dav2_jax.inference.load",
+    "Weights": "dav2_jax.convert.weights",
+    "preprocess": "dav2_jax.image.preprocess",
     "Model": "dav2_jax.inference.predictor",
     "Depth": "dav2_jax.inference.depth",
     "align_to_metric": "dav2_jax.inference.align",

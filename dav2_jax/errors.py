@@ -9,6 +9,11 @@ class Dav2Error(Exception):
     """Bad input, not a bug. The command line prints its text and no traceback (unless `--debug`)."""
 
 
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """What a library's exception says in its first line; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
+
+
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
     """ " (did you mean this or that?)" with the nearest of the known names; "" where none is near.
 

@@ -6,7 +6,9 @@ import contextlib
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+import time
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,61 @@ def held(lock: Path, busy: str) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
+
+
+def refuse_existing(path: Path, *, overwrite: bool, ours: Collection[str]) -> None:
+    """Raises Dav2Error when `path` exists, unless `overwrite` and, if a folder, it holds nothing but `ours`."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise Dav2Error(f"{path} exists: choose another name, or pass --overwrite")
+    if path.is_dir():
+        others = sorted({file.name for file in path.iterdir()} - set(ours))
+        if others or path.resolve() in (Path.cwd(), *Path.cwd().parents):
+            why = f"holds {', '.join(others[:3])}" if others else "is the working directory or above it"
+            raise Dav2Error(f"{path} is a folder of something else (it {why}): choose another name")
+
+
+def make_parent(path: Path) -> None:
+    """Creates the folders above `path`. Raises Dav2Error when it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Dav2Error(f"{path}: cannot be written ({error.strerror}): choose another place") from None
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = False, ours: Collection[str]) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    overwrite, ours: a folder that exists is replaced if it holds nothing but files of these names
+    """
+    path = Path(path).absolute()
+    refuse_existing(path, overwrite=overwrite, ours=ours)
+    if path.exists() and not path.is_dir():
+        raise Dav2Error(f"{path} is a file, and this is to be a folder: choose another name")
+    make_parent(path)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        folder.mkdir()
+        yield folder
+        if path.exists():
+            old = folder.with_suffix(".old")
+            path.rename(old)
+            folder.rename(path)
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)
+        else:
+            folder.rename(path)
+    except OSError as error:
+        raise Dav2Error(f"{path}: cannot be written ({error.strerror or error}): choose another place") from None
+    except Dav2Error as error:
+        raise Dav2Error(str(error).replace(str(folder), str(path))) from None
+    finally:
+        for _ in range(20):  # threads of a save that failed may still be writing
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(0.05)
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

@@ -18,6 +18,7 @@ import seeded
 
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.torch_writer import write_torch_file
+from dav2_jax.convert.weights import Weights
 from dav2_jax.inference.predictor import Model
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
@@ -84,7 +85,7 @@ def tiny() -> Model:
     params = jax.jit(depth_anything.init, static_argnums=0)(config, jax.random.key(0))
     last = params["depth_head"]["scratch"]["output_conv2"]["2"]
     last["kernel"], last["bias"] = abs(last["kernel"]), last["bias"] * 0 + 0.1
-    return Model(config, params)
+    return Model(Weights(config, params))
 
 
 @pytest.fixture

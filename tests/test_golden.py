@@ -15,15 +15,16 @@ import seeded
 import torch
 
 import dav2_jax as dav2
-from dav2_jax.convert.convert import Weights, convert, load_tensors, map_tensors
 from dav2_jax.convert.keymap import entries
-from dav2_jax.convert.recognize import Told
+from dav2_jax.convert.read import map_tensors
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.verify import verify
-from dav2_jax.inference.preprocess import preprocess
+from dav2_jax.convert.weights import Weights, nested
+from dav2_jax.image.preprocess import preprocess
 from dav2_jax.model import ops
 from dav2_jax.model.config import PRESETS
-from dav2_jax.weights.checkpoint import Header
+from dav2_jax.weights.convert import convert
+from dav2_jax.weights.load import load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODERS = {"vits": "small", "vitb": "base", "vitl": "large", "vitg": "giant"}
@@ -72,13 +73,13 @@ def in_memory(vit: str) -> dav2.Model:
         for e in entries(config)
     }
     tensors = map_tensors("seeded", drawn, config, "official")
-    return dav2.Model(config, load_tensors(Weights(Header(config, "none", {}), tensors)))
+    return dav2.Model(Weights(config, nested(tensors)))
 
 
 def converted(source: Path, checkpoint: Path) -> dav2.Model:
     """The model of a `.pth`, through a folder of ours; converting is a process of its own, to see its memory alone."""
     code = (
-        "import resource, sys; from dav2_jax.convert.convert import convert; import jax; jax.devices();"
+        "import resource, sys; from dav2_jax.weights.convert import convert; import jax; jax.devices();"
         "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; convert(*sys.argv[1:]);"
         "print(base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
@@ -120,7 +121,7 @@ def test_golden_stages(official, tmp_path):
     Image.fromarray(seeded.photo(200, 300)).save(tmp_path / "photo.png")
     file = GOLDEN / "vits_relative_seed0_252_seeded200x300.npz"
     table, passed = verify(
-        official("vits", "relative"), against=file, image=tmp_path / "photo.png", tolerance=TOLERANCE
+        load_weights(official("vits", "relative")), against=file, image=tmp_path / "photo.png", tolerance=TOLERANCE
     )
     assert passed, table
     assert table.count("\n") > 35  # all stages were compared
@@ -129,6 +130,6 @@ def test_golden_stages(official, tmp_path):
     wrong = tmp_path / "wrong.ckpt"
     (tmp_path / "weights.pth").symlink_to(official("vits", "relative").resolve())
     convert(tmp_path / "weights.pth", wrong, kind="relative", taps="v1")
-    table, passed = verify(wrong, against=file, image=tmp_path / "photo.png", told=Told())
+    table, passed = verify(load_weights(wrong), against=file, image=tmp_path / "photo.png")
     assert not passed
     assert "over the tolerance" in table

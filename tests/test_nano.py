@@ -8,7 +8,7 @@ import pytest
 
 import dav2_jax as dav2
 from dav2_jax.evaluation import metrics
-from dav2_jax.weights import hub
+from dav2_jax.weights.load import resolve
 
 LEAST = 0.7
 SCENES = Path(__file__).parent / "scenes" / "held_out.npz"
@@ -20,7 +20,7 @@ def nano():
 
 
 def test_it_is_small():
-    files = [file for file in hub.resolve("nano").rglob("*") if file.is_file()]
+    files = [file for file in resolve("nano").rglob("*") if file.is_file()]
     assert 2e6 < sum(file.stat().st_size for file in files) < 8e6
 
 

@@ -39,7 +39,7 @@ def test_import_of_all_public_names_initializes_no_device():
 
 
 def test_public_names():
-    assert dav2_jax.load.__module__ == "dav2_jax.weights.hub"
+    assert dav2_jax.load.__module__ == "dav2_jax.inference.load"
     assert dav2_jax.PRESETS["small"].width == 384
     assert set(dav2_jax.__all__) == set(dir(dav2_jax))
     assert dav2_jax.__version__ in (Path(__file__).parents[1] / "pyproject.toml").read_text()

@@ -150,13 +150,14 @@ def predict(
     """
     if not inputs:
         raise Dav2Error("no photo given: dav2 predict PHOTO ..., and dav2 predict --help for all it can take")
+    from dav2_jax.files import cache_folder
     from dav2_jax.image.resize import check_input_size
     from dav2_jax.inference.inputs import find_inputs
     from dav2_jax.inference.job import predict_files
+    from dav2_jax.inference.load import load as load_model
     from dav2_jax.inference.pipeline import one_by_one
     from dav2_jax.inference.programs import keep_programs
     from dav2_jax.inference.tiles import check_tiles, predict_tiled
-    from dav2_jax.weights import hub
 
     if input_size is not None:
         check_input_size(input_size)
@@ -178,8 +179,8 @@ def predict(
     models = []
 
     def load():
-        keep_programs(hub.cache_folder() / "programs")
-        models.append(hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps))
+        keep_programs(cache_folder() / "programs")
+        models.append(load_model(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps))
         options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
         if tiles is None:
             return partial(models[0].stream, **options)

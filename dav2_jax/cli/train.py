@@ -97,10 +97,10 @@ def _train(settings: Recipe, out: Path, devices, distributed: bool, coordinator,
         settings = dataclasses.replace(settings, weights=None)
     settings.check()
     from dav2_jax import sharding
+    from dav2_jax.files import cache_folder
     from dav2_jax.inference.programs import keep_programs
-    from dav2_jax.weights import hub
 
-    keep_programs(hub.cache_folder() / "programs")
+    keep_programs(cache_folder() / "programs")
     if distributed or not (coordinator is processes is process is None):
         sharding.initialize(coordinator, processes, process)
     import jax

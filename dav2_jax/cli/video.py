@@ -99,11 +99,12 @@ def video(
 
     Exit code 1 if the video is damaged and only a part of it could be used.
     """
+    from dav2_jax.files import cache_folder
     from dav2_jax.image.resize import check_input_size
+    from dav2_jax.inference.load import load as load_model
     from dav2_jax.inference.predictor import usual_batch_size
     from dav2_jax.inference.programs import keep_programs
     from dav2_jax.video.job import Look, depth_video
-    from dav2_jax.weights import hub
 
     if input_size is not None:
         check_input_size(input_size)
@@ -111,8 +112,8 @@ def video(
     weights = {"model": model, "dtype": dtype, "kind": kind, "max_depth": max_depth, "taps": taps}
 
     def load():
-        keep_programs(hub.cache_folder() / "programs")
-        loaded = hub.load(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps)
+        keep_programs(cache_folder() / "programs")
+        loaded = load_model(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps)
         return partial(loaded.predict, input_size=input_size, max_pixels=max_pixels, batch_size=batch_size)
 
     report = depth_video(

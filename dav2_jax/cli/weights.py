@@ -44,7 +44,7 @@ def convert(
     $ dav2 convert small.ckpt out.pth --to official
     $ dav2 convert large large_hf --to hf
     """
-    from dav2_jax.convert.convert import convert as run
+    from dav2_jax.weights.convert import convert as run
 
     told = {"kind": kind, "max_depth": max_depth, "taps": taps, "license": license}
     print(run(src, dst, to=to, dtype=dtype, overwrite=overwrite, **told))
@@ -92,12 +92,13 @@ def verify(
 
     Exit code 1 if a stage is over the tolerance.
     """
-    from dav2_jax.convert.recognize import Told
+    from dav2_jax.convert.recognize import Overrides
     from dav2_jax.convert.verify import verify as run
+    from dav2_jax.weights.load import load_weights
 
-    told = Told(kind, max_depth, taps)
+    weights = load_weights(src, Overrides(kind, max_depth, taps))
     table, passed = run(
-        src, against=against, image=image, save=save, input_size=input_size, tolerance=tolerance, told=told
+        weights, name=src, against=against, image=image, save=save, input_size=input_size, tolerance=tolerance
     )
     print(table)
     return 0 if passed else 1

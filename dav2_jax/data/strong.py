@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dav2_jax.image.resize import MEAN, STD
+from dav2_jax.image.normalize import normalize
 
 RATIOS = 256  # shapes of a rectangle that CutMix chooses from
 
@@ -59,7 +59,7 @@ def unit(images: jax.Array) -> jax.Array:
 
 def network_input(images: jax.Array) -> jax.Array:
     """The loader's images, float32 or uint8 [B, H, W, 3] -> float32, normalized as the network expects them."""
-    return unit(images) * (1 / STD)[None, None, None] - (MEAN / STD)[None, None, None]
+    return normalize(unit(images), full=1)
 
 
 def strong(images: jax.Array, seeds: jax.Array, settings: Strong = Strong()) -> Mixed:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 PATCH = 14  # pixels a side of one patch token
 MAX_TOKENS = 65_536  # patches of one photo: 3584 x 3584 pixels of network input
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, RGB
-STD = np.array([0.229, 0.224, 0.225], np.float32)
-
 
 def network_size(height: int, width: int, input_size: int = 518) -> tuple[int, int]:
     """The size (H', W') at which the network sees a photo of (height, width).

@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from dav2_jax.convert.weights import Weights
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image.preprocess import postprocess, preprocess
 from dav2_jax.image.read import MAX_PIXELS, read_image
 from dav2_jax.inference import pipeline
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.geometry import focal_from_exif
 from dav2_jax.inference.pipeline import Outcome
-from dav2_jax.inference.preprocess import postprocess, preprocess, preprocess_on_device
+from dav2_jax.inference.preprocess import preprocess_on_device
 from dav2_jax.inference.programs import Programs
 from dav2_jax.model import depth_anything, ops
-from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.depth_anything import Params
 from dav2_jax.sharding import inference_devices
 
@@ -42,7 +43,7 @@ class Model:
     config:   ModelConfig
     params:   nested dict of float32 JAX arrays
     dtype:    of the computation, float32 or bfloat16
-    license:  of the weights
+    license:  of the weights; provenance: where they came from
     devices:  that batches are split over; by default all accelerators of this host, or the CPU
     fn:       fn(params, images) -> depth, [B, H, W, 3] float (normalized) -> [B, H, W] float32; pure and not jitted,
               so `jax.jit`, `grad`, `vmap` and shard it yourself
@@ -51,22 +52,17 @@ class Model:
 
     def __init__(
         self,
-        config: ModelConfig,
-        params: Params,
+        weights: Weights,
         *,
         dtype="float32",
-        license: str = "not stated",
         devices: Sequence[jax.Device] | None = None,
     ):
-        if config.kind == "encoder":
-            raise Dav2Error(
-                "these are the weights of a DINOv2 encoder alone, a start for training, without a head to predict depth"
-            )
-        self.config, self.params, self.license = config, params, license
+        self.config, self.license, self.provenance = weights.config, weights.license, weights.provenance
+        self.params = weights.arrays()
         self.dtype = jnp.dtype(dtype)
         self.devices = list(devices or inference_devices())
-        self.fn = functools.partial(depth_anything.apply, config, dtype=self.dtype)
-        self.programs = Programs(_with_kernels_in(self.dtype, params), self.devices)
+        self.fn = functools.partial(depth_anything.apply, self.config, dtype=self.dtype)
+        self.programs = Programs(_with_kernels_in(self.dtype, self.params), self.devices)
         # Programs are kept by function object: one for each pair of options, freed with this model.
         self._whole = functools.lru_cache(self._from_photos)
 
@@ -94,6 +90,7 @@ class Model:
             that the network sees at the same size share one, so numbers do not depend on it.
         Raises Dav2Error, in one line, for a photo that cannot be read or is too large.
         """
+        self._refuse_encoder()
         many = not _is_photo(photo)
         photos = photo if many else [photo]
         if isinstance(photos, list | tuple):
@@ -119,6 +116,7 @@ class Model:
         finish: (photo, depth) -> value, in a worker thread while the device goes on: write files here.
         A photo that fails gives an Outcome with its error, and the rest go on. Arguments as in `predict`.
         """
+        self._refuse_encoder()
         batch_size = self.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise Dav2Error(f"batch_size (--batch-size) {batch_size}: give at least 1")
@@ -147,6 +145,7 @@ class Model:
         input_size, resize: as in `predict`; "network" gives [B, H', W'].
         Raises Dav2Error for another dtype or shape.
         """
+        self._refuse_encoder()
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or 0 in images.shape:
             raise Dav2Error(f"a batch must be uint8 RGB [B, H, W, 3], not {images.dtype} {list(images.shape)}")
         return self.programs(self._whole(self._size(input_size), resize), images)
@@ -182,6 +181,13 @@ class Model:
             return tuple(stages[f"tap{k}"] for k in range(4))
 
         return taps
+
+    def _refuse_encoder(self) -> None:
+        if self.config.kind == "encoder":
+            raise Dav2Error(
+                "an encoder alone has no head to predict depth: use features(photo), or train a head on it "
+                "(dav2 train ... --head fresh)"
+            )
 
     def _size(self, input_size: int | None) -> int:
         return self.config.input_size if input_size is None else input_size

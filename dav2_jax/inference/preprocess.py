@@ -1,37 +1,11 @@
-"""From a photo to the network's input and from its output back to the photo's size, exactly as the official code does.
-
-Source: `image2tensor` and `infer_image` in the official `depth_anything_v2/dpt.py`, and `util/transform.py`.
-"""
+"""The same preprocessing as `image.preprocess`, on the device and for a batch."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dav2_jax.image.resize import MEAN, STD, matrix, network_size
+from dav2_jax.image.normalize import normalize
+from dav2_jax.image.resize import network_size
 from dav2_jax.model import ops
-
-
-def preprocess(image: np.ndarray, input_size: int = 518) -> np.ndarray:
-    """uint8 [H, W, 3] -> the network's input, float32 [H', W', 3]: cubic resize, then ImageNet normalization.
-
-    The cubic overshoots 0..1 at edges and is not clipped, as in the official code.
-    """
-    height, width = image.shape[:2]
-    net_height, net_width = network_size(height, width, input_size)
-    rows = matrix(ops.cubic_taps(height, net_height), height)
-    columns = matrix(ops.cubic_taps(width, net_width), width)
-    x = rows @ image.reshape(height, width * 3).astype(np.float32)  # [H', W * 3]
-    x = x.reshape(net_height, width, 3).transpose(1, 0, 2).reshape(width, net_height * 3)
-    x = (columns @ x).reshape(net_width, net_height, 3).transpose(1, 0, 2)
-    return np.ascontiguousarray(x * (1 / (255 * STD)) - MEAN / STD)
-
-
-def postprocess(depth: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The network's output [H', W'] -> float32 [height, width], bilinear with corners aligned."""
-    x = np.asarray(depth, np.float32)
-    columns = matrix(ops.linear_taps(x.shape[1], width), x.shape[1])
-    rows = matrix(ops.linear_taps(x.shape[0], height), x.shape[0])
-    return rows @ np.ascontiguousarray((columns @ x.T).T)
 
 
 def preprocess_on_device(images: jax.Array, input_size: int = 518) -> jax.Array:
@@ -40,4 +14,4 @@ def preprocess_on_device(images: jax.Array, input_size: int = 518) -> jax.Array:
     net_height, net_width = network_size(height, width, input_size)
     x = ops.resample(images.astype(jnp.float32), ops.cubic_taps(height, net_height), axis=1)
     x = ops.resample(x, ops.cubic_taps(width, net_width), axis=2)
-    return x * (1 / (255 * STD))[None, None, None] - (MEAN / STD)[None, None, None]
+    return normalize(x)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from dav2_jax import sharding
+from dav2_jax.convert.weights import Weights
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.training.step import TrainState
@@ -112,8 +112,7 @@ def export(path: Path, config: ModelConfig, params, license: str, about: dict[st
         params = multihost_utils.process_allgather(params, tiled=True)
     if sharding.is_first():
         provenance = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
-        header = checkpoint.Header(config, license, provenance)
-        checkpoint.save(path, header, jax.tree.map(np.asarray, params), overwrite=True)
+        checkpoint.save(path, Weights(config, params, license, provenance), overwrite=True)
 
 
 def _cannot_write(folder: Path, error: Exception) -> Dav2Error:

@@ -62,7 +62,8 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
     of another run; and later for an example that cannot be read, a full disk, and a loss that is not finite.
     """
     recipe.check()
-    config = recipe.model_config()
+    network = start.network(recipe, run)
+    config = network.config
     devices = jax.devices() if devices is None else devices
     if len(devices) % recipe.fsdp:
         raise Dav2Error(f"--fsdp {recipe.fsdp}: must divide the number of devices, {len(devices)}")
@@ -78,7 +79,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
     sources = tuple(start.labeled_by(recipe.label, source) for source in sources)
     if recipe.cache:
         sources = tuple(map(start.kept_in_memory, sources))
-    start.settle_folder(run, recipe)
+    start.settle_folder(run, recipe, network)
 
     with contextlib.ExitStack() as stack:
         stopping = stack.enter_context(_sigterm())
@@ -98,7 +99,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             loader.restore(position)
         else:
             state = init_state(
-                config, optimizer, mesh, jax.random.key(recipe.seed), start.weights(recipe),
+                config, optimizer, mesh, jax.random.key(recipe.seed), network.params,
                 frozen_encoder=frozen_encoder,
             )  # fmt: skip
         checkpoints.refuse_full_disk(state)
@@ -134,7 +135,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
             if recipe.heights:
                 batch = sizes.shrunk(batch, sizes.of_step(recipe, number))
             state, metrics = step(state, batch)
-            flops += step_flops(recipe, number)
+            flops += step_flops(recipe, config, number)
             _stop_if_not_finite(behind, loader, number - 1)
             behind = metrics, batch["index"]
 
@@ -164,9 +165,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
                 journal.say(f"step {number}: " + _summary(scores))
                 _picture(journal, number, config, averaged(state), shown, dtype)
                 if _is_best(run, number, scores):
-                    export(
-                        run / "best.ckpt", config, averaged(state), start.license(recipe), about | {"step": str(number)}
-                    )
+                    export(run / "best.ckpt", config, averaged(state), network.license, about | {"step": str(number)})
                 since = time.perf_counter()
             if last or number % recipe.save_every == 0:
                 _stop_if_not_finite(behind, loader, number)
@@ -177,7 +176,7 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
         if loader.skipped:
             journal.say(f"{len(loader.skipped)} examples left out, the first: {loader.skipped[0]}")
         done = int(state.step)
-        export(run / "last.ckpt", config, averaged(state), start.license(recipe), about | {"step": str(done)})
+        export(run / "last.ckpt", config, averaged(state), network.license, about | {"step": str(done)})
     return Outcome(done, done < recipe.steps, scores)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dav2_jax.data import strong
+from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.flops import model_flops
 from dav2_jax.training import features, sizes
 from dav2_jax.training.losses import aligned_loss, cutmix_loss, fixed_scale_loss, relative_loss, silog
@@ -74,9 +75,9 @@ def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
     return augment
 
 
-def step_flops(recipe: Recipe, number: int = 1) -> int:
+def step_flops(recipe: Recipe, config: ModelConfig, number: int = 1) -> int:
     """Of the network in this step: three times the forward pass of the batch, and once a frozen encoder's."""
-    config, size = recipe.model_config(), sizes.of_step(recipe, number)
+    size = sizes.of_step(recipe, number)
     flops = 3 * model_flops(config, *size)
     if recipe.feature_weight:
         flops += model_flops(config.replace(kind="encoder", max_depth=None), *size)

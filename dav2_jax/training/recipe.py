@@ -18,7 +18,7 @@ class Recipe:
 
     # The network
     encoder: str = "small"
-    """Size: small, base, large, giant or nano."""
+    """Size: small, base, large, giant or nano; custom: that of the weights, from Hugging Face."""
     kind: Literal["relative", "metric"] = "relative"
     """relative: affine-invariant disparity. metric: depth in metres, up to max_depth."""
     max_depth: float | None = None
@@ -120,7 +120,9 @@ class Recipe:
         return self.size, self.width or self.size
 
     def model_config(self) -> ModelConfig:
-        """The network. Raises Dav2Error for an unknown size."""
+        """The network by its size alone. Raises Dav2Error for an unknown one."""
+        if self.encoder == "custom" and self.weights is not None:
+            return PRESETS["small"].replace(encoder="custom", kind=self.kind, max_depth=self.max_depth)
         if self.encoder not in PRESETS:
             raise Dav2Error(f"encoder {self.encoder!r}: use one of {', '.join(PRESETS)}")
         return PRESETS[self.encoder].replace(kind=self.kind, max_depth=self.max_depth)

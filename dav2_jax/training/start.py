@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from dav2_jax import sharding
+from dav2_jax.convert.weights import Weights
 from dav2_jax.data.example import TAGS, Example
 from dav2_jax.data.source import Source
 from dav2_jax.data.sources import open_source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic
+from dav2_jax.model.config import PRESETS, ModelConfig
+from dav2_jax.model.depth_anything import Params
 from dav2_jax.training import features
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.recipe import Recipe
-from dav2_jax.weights import checkpoint
+from dav2_jax.weights.load import load_weights
 
 # Fields that may differ when a run goes on: they change its speed or its reports, and not its result.
 FREE = {
@@ -92,7 +94,7 @@ class _Kept:
         return self.seen[index]
 
 
-def settle_folder(run: Path, recipe: Recipe) -> None:
+def settle_folder(run: Path, recipe: Recipe, network: Network) -> None:
     """Makes the folder of a run, or makes sure that it is one of this recipe, unless nothing was saved in it yet."""
     path = run / "recipe.json"
     if run.is_file():
@@ -107,43 +109,72 @@ def settle_folder(run: Path, recipe: Recipe) -> None:
                 )
         if sharding.is_first():
             run.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as temporary:
-                temporary.write_text(recipes.to_json(recipe), encoding="utf-8")
+            model = {"model": dataclasses.asdict(network.config), "license": network.license}
+            for file, text in (
+                (path, recipes.to_json(recipe)),
+                (run / "model.json", json.dumps(model, indent=2) + "\n"),
+            ):
+                with atomic(file) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Dav2Error(f"{run}: cannot be written ({error.strerror}): choose another --out") from error
     except (ValueError, TypeError) as error:
         raise Dav2Error(f"{path}: is not a recipe of this version ({error}): choose another --out") from error
 
 
-def weights(recipe: Recipe) -> dict[str, Any]:
-    """What training starts from: all parameters, the encoder's, or none; and a frozen encoder, if it has its own."""
-    params = {}
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What is trained, and from what.
+
+    params: what there is to start from: all parameters, those of the encoder, or none; and a frozen encoder, where the
+            recipe names one. Leaves as in `Weights`. Empty for a run that goes on
+    """
+
+    config: ModelConfig
+    license: str
+    params: Params
+
+
+def network(recipe: Recipe, run: Path) -> Network:
+    """From the weights that the recipe names; of a run that goes on, from its own folder, without those weights.
+
+    The encoder's size, and with head="keep" the blocks that feed the head, are those of the weights. Raises Dav2Error
+    for weights of another size than the recipe's, and for a head that the weights do not have.
+    """
+    path = run / "model.json"
+    if path.is_file() and any((run / "checkpoints").glob("*")):
+        values = json.loads(path.read_text("utf-8"))
+        return Network(ModelConfig.from_dict(values["model"]), values["license"], {})
+    config, license, params = recipe.model_config(), "yours: trained from random numbers", {}
     if recipe.weights is not None:
-        params = _loaded(recipe.weights, recipe.encoder)
+        weights = _loaded(recipe.weights, recipe.encoder)
+        _check_head(recipe, weights)
+        config, license, params = weights.config, weights.license, weights.params
         if recipe.head == "fresh":
             params = {"pretrained": params["pretrained"]}
+            if config.encoder in PRESETS:
+                config = PRESETS[config.encoder]
+        config = config.replace(kind=recipe.kind, max_depth=recipe.max_depth)
     if recipe.features is not None:
-        params = features.beside(params, _loaded(recipe.features, recipe.encoder)["pretrained"])
-    return params
+        encoder = _loaded(recipe.features, recipe.encoder).params["pretrained"]
+        params = features.beside(params, encoder)
+    return Network(config, license, params)
 
 
-def _loaded(name: str, encoder: str) -> dict[str, Any]:
-    from dav2_jax.weights import hub
-
-    model = hub.load(name)
-    if model.config.encoder != encoder:
-        raise Dav2Error(f"{name}: is a {model.config.encoder} model, and the recipe says {encoder}")
-    return jax.tree.map(np.asarray, model.params)
+def _loaded(name: str, encoder: str) -> Weights:
+    weights = load_weights(name)
+    if weights.config.encoder != encoder:
+        raise Dav2Error(f"{name}: is a {weights.config.encoder} model, and the recipe says encoder={encoder}")
+    return weights
 
 
-def license(recipe: Recipe) -> str:
-    """Of what is trained: that of the weights it started from, or yours."""
-    from dav2_jax.weights import hub
-
-    if recipe.weights is None:
-        return "yours: trained from random numbers"
-    with contextlib.suppress(Dav2Error):  # a run that goes on does not need them any more
-        path = hub.resolve(recipe.weights)
-        if checkpoint.is_checkpoint(path):
-            return checkpoint.load_header(path).license
-    return f"that of {recipe.weights}, from which it was trained"
+def _check_head(recipe: Recipe, weights: Weights) -> None:
+    if recipe.head == "fresh":
+        return
+    if weights.config.kind == "encoder":
+        raise Dav2Error(f"{recipe.weights}: is an encoder without a head: train a new one with head=fresh")
+    if weights.config.kind != recipe.kind:
+        raise Dav2Error(
+            f"{recipe.weights}: is a {weights.config.kind} model and the recipe says kind={recipe.kind}: the head must "
+            "be trained anew, with head=fresh"
+        )

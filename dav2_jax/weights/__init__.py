@@ -1,1 +1,1 @@
-"""From a name or path to weights: released checkpoints, checkpoint folders, training runs, PyTorch files."""
+"""From a name or path to `Weights`: released checkpoints, checkpoint folders, training runs, PyTorch files."""

@@ -22,7 +22,7 @@ import seeded  # noqa: E402
 
 from dav2_jax.convert.stored_tensor import StoredTensor  # noqa: E402
 from dav2_jax.convert.torch_writer import write_torch_file  # noqa: E402
-from dav2_jax.inference.preprocess import preprocess  # noqa: E402
+from dav2_jax.image.preprocess import preprocess  # noqa: E402
 
 SIDE = 518
 

@@ -70,7 +70,7 @@ def end_to_end(arguments: argparse.Namespace) -> dict:
 def pure_model(arguments: argparse.Namespace) -> dict:
     """Sum of the seconds of the forward for every photo, and how many sizes the network saw."""
     model = _load(arguments)
-    from dav2_jax.inference.preprocess import preprocess
+    from dav2_jax.image.preprocess import preprocess
 
     warm, total = set(), 0.0
     for path in photos.make(arguments.work / "photos", arguments.photos):

@@ -18,7 +18,7 @@ from PIL import Image
 import dav2_jax
 from dav2_jax import __main__ as started
 from dav2_jax.cli import main as cli
-from dav2_jax.convert.recognize import Told
+from dav2_jax.convert.recognize import Overrides
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import read_image
 from dav2_jax.inference import pipeline
@@ -53,7 +53,7 @@ def record(monkeypatch, module, name, answer):
 
 @pytest.fixture
 def model(monkeypatch):
-    """`hub.load` gives a model that predicts luminance; returns the calls that reached it, checked as in `record`."""
+    """`load` gives a model that predicts luminance; returns the calls that reached it, checked as in `record`."""
     calls = []
 
     class Luminance:
@@ -73,7 +73,7 @@ def model(monkeypatch):
 
             return pipeline.run(photos, prepare, np.stack, lambda path, depth, _: finish(path, depth))
 
-    load_signature = inspect.signature(hub.load)
+    load_signature = inspect.signature(dav2_jax.load)
 
     def load(name, **options):
         load_signature.bind(name, **options)
@@ -82,7 +82,7 @@ def model(monkeypatch):
             raise Dav2Error("gone: no such model: dav2 models lists them")
         return Luminance()
 
-    monkeypatch.setattr(hub, "load", load)
+    monkeypatch.setattr("dav2_jax.inference.load.load", load)
     return calls
 
 
@@ -303,7 +303,7 @@ def test_a_damaged_video_is_exit_code_1(monkeypatch):
 
 
 def test_convert_passes_every_flag_on(monkeypatch, capsys):
-    calls = record(monkeypatch, "dav2_jax.convert.convert", "convert", "converted 3 tensors")
+    calls = record(monkeypatch, "dav2_jax.weights.convert", "convert", "converted 3 tensors")
     assert run("convert small small.ckpt") == 0
     told = "--kind metric --max-depth 80 --taps v2 --license MIT"
     assert run(f"convert s d --to hf --dtype bfloat16 {told} --overwrite") == 0
@@ -317,12 +317,13 @@ def test_convert_passes_every_flag_on(monkeypatch, capsys):
 @pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
 def test_verify_passes_every_flag_on(passed, code, monkeypatch, capsys):
     calls = record(monkeypatch, "dav2_jax.convert.verify", "verify", ("stage  error", passed))
+    monkeypatch.setattr("dav2_jax.weights.load.load_weights", lambda name, overrides: (name, overrides))
     assert run("verify small") == code
     weights = "--kind relative --max-depth 9 --taps v1"
     assert run(f"verify s --against a --image i --save o --input-size 98 --tolerance 1e-3 {weights}") == code
-    names = ("src", "against", "image", "save", "input_size", "tolerance", "told")
-    nothing = ("small", None, None, None, None, 1e-5, Told())
-    everything = ("s", Path("a"), Path("i"), Path("o"), 98, 1e-3, Told("relative", 9.0, "v1"))
+    names = ("weights", "name", "against", "image", "save", "input_size", "tolerance")
+    nothing = (("small", Overrides()), "small", None, None, None, None, 1e-5)
+    everything = (("s", Overrides("relative", 9.0, "v1")), "s", Path("a"), Path("i"), Path("o"), 98, 1e-3)
     assert calls == [dict(zip(names, values, strict=True)) for values in (nothing, everything)]
     assert capsys.readouterr().out == "stage  error\n" * 2
 

@@ -12,15 +12,16 @@ import torch
 import transformers
 
 import dav2_jax as dav2
-from dav2_jax.convert.convert import convert, open_source
-from dav2_jax.convert.recognize import Told
+from dav2_jax.convert.recognize import Overrides
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.torch_file import open_weights
 from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
 from dav2_jax.convert.verify import verify
 from dav2_jax.errors import Dav2Error
-from dav2_jax.inference.preprocess import preprocess
+from dav2_jax.image.preprocess import preprocess
 from dav2_jax.weights import checkpoint
+from dav2_jax.weights.convert import convert
+from dav2_jax.weights.load import load_weights
 
 
 def tensors(path) -> dict[str, np.ndarray]:
@@ -74,10 +75,10 @@ def test_hugging_face_there_and_back(tiny_hf, tmp_path, kind, swiglu):
     convert(folder, tmp_path / "ours.ckpt")
     convert(tmp_path / "ours.ckpt", tmp_path / "hf", to="hf")
     assert_identical(tensors(folder), tensors(tmp_path / "hf"))
-    header = checkpoint.load_header(tmp_path / "ours.ckpt")
-    assert header.model.kind == kind
-    assert header.model.max_depth == (20.0 if kind == "metric" else None)
-    assert header.model.taps == ((7, 8, 9, 10) if kind == "encoder" else (1, 4, 9, 10))
+    weights = checkpoint.load(tmp_path / "ours.ckpt")
+    assert weights.config.kind == kind
+    assert weights.config.max_depth == (20.0 if kind == "metric" else None)
+    assert weights.config.taps == ((7, 8, 9, 10) if kind == "encoder" else (1, 4, 9, 10))
     cls = transformers.Dinov2Model if kind == "encoder" else transformers.DepthAnythingForDepthEstimation
     _, report = cls.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not report["missing_keys"]
@@ -102,7 +103,7 @@ def test_training_checkpoint(small_pth, tmp_path):
     with pytest.raises(Dav2Error, match=r"latest\.pth: .*--max-depth.*--taps"):
         convert(tmp_path / "latest.pth", tmp_path / "out.ckpt")
     convert(tmp_path / "latest.pth", tmp_path / "out.ckpt", max_depth=20.0, taps="v2")
-    assert checkpoint.load_header(tmp_path / "out.ckpt").model.max_depth == 20.0
+    assert checkpoint.load(tmp_path / "out.ckpt").config.max_depth == 20.0
     convert(tmp_path / "out.ckpt", tmp_path / "back.pth", to="official")
     assert_identical(tensors(small_pth), tensors(tmp_path / "back.pth"))
 
@@ -136,15 +137,19 @@ def test_dinov2_backbone(tmp_path):
     arrays = {n.removeprefix("pretrained."): a for n, a in seeded.state_dict("small").items() if "pretrained" in n}
     write_torch_file(tmp_path / "dinov2_vits14_pretrain.pth", stored(arrays))
     convert(tmp_path / "dinov2_vits14_pretrain.pth", tmp_path / "encoder.ckpt")
-    header = checkpoint.load_header(tmp_path / "encoder.ckpt")
-    assert (header.model.kind, header.license) == ("encoder", "Apache-2.0")
+    weights = checkpoint.load(tmp_path / "encoder.ckpt")
+    assert (weights.config.kind, weights.license) == ("encoder", "Apache-2.0")
     convert(tmp_path / "encoder.ckpt", tmp_path / "back.pth", to="official")
     assert_identical(arrays, tensors(tmp_path / "back.pth"))
     convert(tmp_path / "encoder.ckpt", tmp_path / "hf", to="hf")
     convert(tmp_path / "hf", tmp_path / "again.pth", to="official")
     assert_identical(arrays, tensors(tmp_path / "again.pth"))
-    with pytest.raises(Dav2Error, match="encoder alone"):
-        dav2.load(tmp_path / "encoder.ckpt")
+    model = dav2.load(tmp_path / "encoder.ckpt")
+    photo = seeded.photo(28, 42)
+    assert [tap.shape for tap in model.features(photo, input_size=28)] == [(2, 3, 384)] * 4
+    for predict in (model.predict, model.stream, lambda photos: model.predict_batch(np.stack(photos))):
+        with pytest.raises(Dav2Error, match="encoder alone has no head to predict depth: use features"):
+            list(predict([photo]))
 
 
 def test_bfloat16_halves_the_folder(small_pth, tmp_path):
@@ -234,15 +239,15 @@ def test_a_source_may_be_its_own_target(small_pth, tmp_path):
     shutil.copy(small_pth, tmp_path / "depth_anything_v2_vits.pth")
     convert(tmp_path / "depth_anything_v2_vits.pth", tmp_path / "a.ckpt")
     convert(tmp_path / "a.ckpt", tmp_path / "a.ckpt", dtype="bfloat16", overwrite=True)
-    assert open_source(tmp_path / "a.ckpt").tensors["pretrained.norm.scale"].dtype == ml_dtypes.bfloat16
+    assert load_weights(tmp_path / "a.ckpt").flat["pretrained.norm.scale"].dtype == ml_dtypes.bfloat16
 
 
 def test_flags_may_not_contradict_a_config(tiny_hf, tmp_path):
     folder = tiny_hf("metric")
-    for told in (Told(max_depth=80.0), Told(kind="relative"), Told(taps="v1")):
+    for told in (Overrides(max_depth=80.0), Overrides(kind="relative"), Overrides(taps="v1")):
         with pytest.raises(Dav2Error, match=r"contradicts its config\.json, which says"):
-            open_source(folder, told)
-    open_source(folder, Told("metric", 20.0))
+            load_weights(folder, told)
+    load_weights(folder, Overrides("metric", 20.0))
 
 
 @pytest.mark.parametrize(
@@ -263,10 +268,10 @@ def test_other_hugging_face_models_are_refused(tiny_hf, tmp_path, change, messag
     config = tmp_path / "hf" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     with pytest.raises(Dav2Error, match=message):
-        open_source(tmp_path / "hf")
+        load_weights(tmp_path / "hf")
     config.write_text("{")
     with pytest.raises(Dav2Error, match="cannot be read as the config"):
-        open_source(tmp_path / "hf")
+        load_weights(tmp_path / "hf")
 
 
 @pytest.mark.parametrize("indices", [[0, 6, 9, 11], [3, 6, 9, 99]])
@@ -277,7 +282,7 @@ def test_impossible_taps_are_refused(tiny_hf, tmp_path, indices):
     values["backbone_config"] |= {"out_indices": indices, "out_features": None}
     config.write_text(json.dumps(values))
     with pytest.raises(Dav2Error, match=r"taps .* are not all among the blocks 0 to 10"):
-        open_source(tmp_path / "hf")
+        load_weights(tmp_path / "hf")
 
 
 def test_values_from_python_are_checked(small_pth, tmp_path):
@@ -291,13 +296,13 @@ def test_values_from_python_are_checked(small_pth, tmp_path):
 
 def test_license_comes_from_the_model_card(tiny_hf, tmp_path):
     shutil.copytree(tiny_hf("relative"), tmp_path / "hf")
-    assert open_source(tmp_path / "hf").header.license == "not stated by the source"
+    assert load_weights(tmp_path / "hf").license == "not stated by the source"
     (tmp_path / "hf" / "README.md").write_text("---\ntags:\n- depth\nlicense: cc-by-nc-4.0\n---\n# Model\n")
-    assert open_source(tmp_path / "hf").header.license == "CC-BY-NC-4.0"
+    assert load_weights(tmp_path / "hf").license == "CC-BY-NC-4.0"
     convert(tmp_path / "hf", tmp_path / "out", to="hf")
-    assert open_source(tmp_path / "out").header.license == "CC-BY-NC-4.0"
+    assert load_weights(tmp_path / "out").license == "CC-BY-NC-4.0"
     convert(tmp_path / "hf", tmp_path / "mine.ckpt", license="MIT")
-    assert open_source(tmp_path / "mine.ckpt").header.license == "MIT"
+    assert load_weights(tmp_path / "mine.ckpt").license == "MIT"
 
 
 @pytest.mark.parametrize(
@@ -309,24 +314,24 @@ def test_verify_against_transformers(tiny_hf, tmp_path, photo, kind, swiglu):
     Image.fromarray(photo).save(tmp_path / "photo.png")
     folder = tiny_hf(kind, swiglu=swiglu)
     options = {"image": tmp_path / "photo.png", "input_size": 84}
-    table, passed = verify(folder, save=tmp_path / "reference.npz", **options)
+    table, passed = verify(load_weights(folder), save=tmp_path / "reference.npz", **options)
     assert passed, table
     assert "block10" in table
     assert ("depth " in table) == (kind != "encoder")
     if kind == "encoder":
-        assert verify(folder, against=tmp_path / "reference.npz", **options)[1]
+        assert verify(load_weights(folder), against=tmp_path / "reference.npz", **options)[1]
         return
 
     convert(folder, tmp_path / "ours.ckpt")
-    table, passed = verify(tmp_path / "ours.ckpt", against=tmp_path / "reference.npz", **options)
+    table, passed = verify(load_weights(tmp_path / "ours.ckpt"), against=tmp_path / "reference.npz", **options)
     assert passed, table
 
     # One changed weight, late in the network: the table says where it begins.
-    header = checkpoint.load_header(tmp_path / "ours.ckpt")
-    params = jax.tree.map(np.array, checkpoint.load_params(tmp_path / "ours.ckpt", header.model))
+    weights = checkpoint.load(tmp_path / "ours.ckpt")
+    params = weights.params
     params["depth_head"]["scratch"]["refinenet2"]["out_conv"]["bias"][7] += 0.01  # stored stages keep every 7th channel
-    checkpoint.save(tmp_path / "changed.ckpt", header, params)
-    table, passed = verify(tmp_path / "changed.ckpt", against=tmp_path / "reference.npz", **options)
+    checkpoint.save(tmp_path / "changed.ckpt", weights)
+    table, passed = verify(load_weights(tmp_path / "changed.ckpt"), against=tmp_path / "reference.npz", **options)
     assert not passed
     over = [line.split()[0] for line in table.splitlines() if "over the tolerance" in line]
     assert over[0] == "refinenet2"
@@ -338,29 +343,29 @@ def test_verify_says_what_does_not_fit(tiny_hf, tmp_path, photo):
 
     Image.fromarray(photo).save(tmp_path / "photo.png")
     Image.fromarray(photo[:100]).save(tmp_path / "other.png")
-    verify(tiny_hf(), image=tmp_path / "photo.png", input_size=28, save=tmp_path / "reference.npz")
+    verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", input_size=28, save=tmp_path / "reference.npz")
     with pytest.raises(Dav2Error, match="300 x 200, and this one is 300 x 100: pass --image"):
-        verify(tiny_hf(), image=tmp_path / "other.png", against=tmp_path / "reference.npz")
+        verify(load_weights(tiny_hf()), image=tmp_path / "other.png", against=tmp_path / "reference.npz")
     with pytest.raises(Dav2Error, match="leave --input-size out"):
-        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "reference.npz", input_size=56)
+        verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", against=tmp_path / "reference.npz", input_size=56)
     with pytest.raises(Dav2Error, match="not a stored reference"):
-        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "photo.png")
+        verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", against=tmp_path / "photo.png")
     np.savez(tmp_path / "empty.npz")
     with pytest.raises(Dav2Error, match="no input_shape, raw_shape, stride"):
-        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "empty.npz")
+        verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", against=tmp_path / "empty.npz")
     with np.load(tmp_path / "reference.npz") as file:
         reference = dict(file)
     np.savez(tmp_path / "zero.npz", **reference | {"stride": 0})
     with pytest.raises(Dav2Error, match="impossible shapes"):
-        verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "zero.npz")
+        verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", against=tmp_path / "zero.npz")
     np.savez(tmp_path / "nan.npz", **reference | {"net": np.full_like(reference["net"], np.nan)})
-    table, passed = verify(tiny_hf(), image=tmp_path / "photo.png", against=tmp_path / "nan.npz")
+    table, passed = verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", against=tmp_path / "nan.npz")
     assert not passed
     assert "FAILED: the worst stage is net, inf" in table
     with pytest.raises(Dav2Error, match="the folder does not exist"):
-        verify(tiny_hf(), save=tmp_path / "nowhere" / "x.npz")
+        verify(load_weights(tiny_hf()), save=tmp_path / "nowhere" / "x.npz")
     with pytest.raises(Dav2Error, match="give one of them"):
-        verify(tiny_hf(), against=tmp_path / "a", save=tmp_path / "b")
+        verify(load_weights(tiny_hf()), against=tmp_path / "a", save=tmp_path / "b")
 
 
 def test_loading_needs_no_conversion_first(small_pth, tmp_path, photo):

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from dav2_jax.convert.keymap import LAYOUTS, entries
 from dav2_jax.model.config import PRESETS
 from dav2_jax.model.depth_anything import abstract_params
-from dav2_jax.weights.checkpoint import flatten
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -16,7 +16,7 @@ from dav2_jax.weights.checkpoint import flatten
 def test_total_and_one_to_one(preset, kind):
     config = PRESETS[preset].replace(kind=kind)
     table = entries(config)
-    assert {entry.name for entry in table} == set(flatten(abstract_params(config)))
+    assert {entry.name for entry in table} == set(flatten_dict(abstract_params(config), sep="."))
     for scheme in ("official", "hf", "dinov2", "hf-dinov2"):
         names = [name for entry in table for name in entry.names(scheme)]
         assert len(names) == len(set(names))

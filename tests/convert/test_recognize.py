@@ -4,7 +4,7 @@ import pytest
 
 from dav2_jax.convert import recognize as recognize
 from dav2_jax.convert.keymap import entries
-from dav2_jax.convert.recognize import Told
+from dav2_jax.convert.recognize import Overrides
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import PRESETS
 
@@ -32,39 +32,39 @@ def test_neither():
 @pytest.mark.parametrize(
     ("stem", "told"),
     [
-        ("depth_anything_v2_vits", Told("relative", None, "v2")),
-        ("depth_anything_v2_vitg", Told("relative", None, "v2")),
-        ("depth_anything_v2_metric_hypersim_vitb", Told("metric", 20.0, "v2")),
-        ("depth_anything_v2_metric_vkitti_vitl", Told("metric", 80.0, "v2")),
-        ("depth_anything_vitl14", Told("relative", None, "v1")),
-        ("depth_anything_v2_vits_finetuned", Told()),
-        ("latest", Told()),
+        ("depth_anything_v2_vits", Overrides("relative", None, "v2")),
+        ("depth_anything_v2_vitg", Overrides("relative", None, "v2")),
+        ("depth_anything_v2_metric_hypersim_vitb", Overrides("metric", 20.0, "v2")),
+        ("depth_anything_v2_metric_vkitti_vitl", Overrides("metric", 80.0, "v2")),
+        ("depth_anything_vitl14", Overrides("relative", None, "v1")),
+        ("depth_anything_v2_vits_finetuned", Overrides()),
+        ("latest", Overrides()),
     ],
 )
 def test_file_names(stem, told):
     assert recognize.told_by_file_name(stem) == told
 
 
-def settle(name=Told(), flags=Told()):  # noqa: B008
-    return recognize.settle("x.pth", PRESETS["large"], name, flags)
+def settle(name=Overrides(), flags=Overrides()):  # noqa: B008
+    return recognize.resolve_config("x.pth", PRESETS["large"], name, flags)
 
 
 def test_flags_come_before_the_name():
-    config = settle(Told("metric", 20.0, "v2"), Told(max_depth=80.0))
+    config = settle(Overrides("metric", 20.0, "v2"), Overrides(max_depth=80.0))
     assert (config.kind, config.max_depth, config.taps) == ("metric", 80.0, (4, 11, 17, 23))
-    config = settle(Told("relative", None, "v2"), Told(taps="v1"))
+    config = settle(Overrides("relative", None, "v2"), Overrides(taps="v1"))
     assert (config.kind, config.max_depth, config.taps) == ("relative", None, (20, 21, 22, 23))
-    assert settle(flags=Told(max_depth=10.0, taps="v2")).kind == "metric"
-    assert settle(Told("metric", 20.0, "v2"), Told(kind="relative")).max_depth is None
+    assert settle(flags=Overrides(max_depth=10.0, taps="v2")).kind == "metric"
+    assert settle(Overrides("metric", 20.0, "v2"), Overrides(kind="relative")).max_depth is None
 
 
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (Told(), ["--kind relative", "--max-depth METRES", "--taps v2"]),
-        (Told(kind="relative"), ["--taps v2"]),
-        (Told(taps="v2"), ["--kind relative", "--max-depth METRES"]),
-        (Told(kind="metric", taps="v2"), ["--max-depth METRES"]),
+        (Overrides(), ["--kind relative", "--max-depth METRES", "--taps v2"]),
+        (Overrides(kind="relative"), ["--taps v2"]),
+        (Overrides(taps="v2"), ["--kind relative", "--max-depth METRES"]),
+        (Overrides(kind="metric", taps="v2"), ["--max-depth METRES"]),
     ],
 )
 def test_never_a_guess(flags, named):
@@ -78,11 +78,11 @@ def test_never_a_guess(flags, named):
 
 def test_contradictions():
     with pytest.raises(Dav2Error, match="contradict"):
-        settle(flags=Told("relative", 20.0, "v2"))
+        settle(flags=Overrides("relative", 20.0, "v2"))
     with pytest.raises(Dav2Error, match="not a positive"):
-        settle(flags=Told(max_depth=-1.0, taps="v2"))
+        settle(flags=Overrides(max_depth=-1.0, taps="v2"))
     with pytest.raises(Dav2Error, match="an encoder alone has no"):
-        recognize.settle("x", PRESETS["small"].replace(kind="encoder"), Told(), Told(taps="v1"))
+        recognize.resolve_config("x", PRESETS["small"].replace(kind="encoder"), Overrides(), Overrides(taps="v1"))
 
 
 def test_licenses():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image.preprocess import postprocess
 from dav2_jax.inference import edges, geometry
-from dav2_jax.inference.preprocess import postprocess
 
 
 def two_planes(shape, near, far, factor, space):

@@ -9,9 +9,11 @@ import seeded
 from PIL import Image
 
 import dav2_jax as dav2
+from dav2_jax.convert.weights import Weights
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image.preprocess import postprocess, preprocess
+from dav2_jax.image.resize import network_size
 from dav2_jax.inference.predictor import Model
-from dav2_jax.inference.preprocess import network_size, postprocess, preprocess
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_gradient_through_the_photo(model, photo):
 
 
 def test_bfloat16(model, photo):
-    fast = Model(model.config, model.params, dtype="bfloat16")
+    fast = Model(Weights(model.config, model.params), dtype="bfloat16")
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(fast.params))
     exact, near = (np.asarray(m.predict(photo, input_size=70)) for m in (model, fast))
     assert 1e-5 < np.linalg.norm(exact - near) / np.linalg.norm(exact) < 0.02
@@ -98,7 +100,7 @@ def one_by_one(tiny, photos):
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 3), (4, 3), (8, 8)])
 def test_mixed_sizes_in_batches_on_many_devices(devices, batch_size, tiny, photos, one_by_one):
-    model = Model(tiny.config, tiny.params, devices=jax.devices()[:devices])
+    model = Model(Weights(tiny.config, tiny.params), devices=jax.devices()[:devices])
     depths = list(model.predict(iter(photos), input_size=42, batch_size=batch_size))
     for depth, expected, photo in zip(depths, one_by_one, photos, strict=True):
         assert np.linalg.norm(depth - expected) <= 1e-6 * np.linalg.norm(expected)
@@ -147,7 +149,7 @@ def test_the_size_of_the_network(model, photo):
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_batch_that_is_an_array(devices, tiny):
-    model = Model(tiny.config, tiny.params, devices=jax.devices()[:devices])
+    model = Model(Weights(tiny.config, tiny.params), devices=jax.devices()[:devices])
     images = np.stack([seeded.photo(50, 75, seed=n) for n in range(8)])
     expected = np.stack(model.predict(list(images), input_size=42))
     for batch in (images, jax.device_put(images, jax.devices()[0])):
@@ -162,7 +164,7 @@ def test_a_batch_that_is_an_array(devices, tiny):
 
 
 def test_parameters_of_bfloat16_programs_are_cast_once(tiny, photos):
-    model = Model(tiny.config, tiny.params, dtype="bfloat16")
+    model = Model(Weights(tiny.config, tiny.params), dtype="bfloat16")
     depth = model.predict(photos[0], input_size=42)
     net = jax.jit(model.fn)(model.params, preprocess(photos[0], 42)[None])
     np.testing.assert_array_equal(depth, postprocess(net[0], *SIZES[0]))

@@ -13,8 +13,9 @@ import torch
 from PIL import Image, features
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image.preprocess import postprocess, preprocess
 from dav2_jax.image.read import read_image
-from dav2_jax.inference.preprocess import network_size, postprocess, preprocess
+from dav2_jax.image.resize import network_size
 
 SIZES = [  # photo (H, W), input size -> network (H', W'), from the official size rule
     ((480, 640), 518, (518, 686)),

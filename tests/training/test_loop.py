@@ -19,7 +19,6 @@ from PIL import Image
 
 import dav2_jax as dav2
 from dav2_jax.cli import main as cli
-from dav2_jax.convert.convert import convert
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import held
 from dav2_jax.model import config
@@ -27,6 +26,7 @@ from dav2_jax.model.flops import model_flops
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.loop import train
 from dav2_jax.training.recipe import Recipe
+from dav2_jax.weights.convert import convert
 
 TINY = config.ModelConfig("tiny", 32, 2, 2, "mlp", 8, (8, 8, 8, 8), (0, 0, 1, 1), input_size=28)
 PROGRAM = """

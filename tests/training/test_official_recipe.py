@@ -7,11 +7,11 @@ import torch
 import transformers
 
 from dav2_jax import sharding
-from dav2_jax.convert.convert import load_tensors, open_source
 from dav2_jax.convert.torch_reference import _official_positions
 from dav2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from dav2_jax.training.step import init_state, make_step
 from dav2_jax.weights.checkpoint import flatten
+from dav2_jax.weights.load import load_weights
 
 STEPS, LR = 20, 1e-4  # twenty times the official rate, so that twenty steps go somewhere
 FLIPS = [0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1]  # of whole batches, as the script decides them
@@ -67,9 +67,9 @@ def silog(prediction, batch):
 
 def test_twenty_steps_are_those_of_the_official_script(tiny_hf, tmp_path):
     folder = tiny_hf("metric")
-    weights = open_source(folder)
-    start = jax.tree.map(np.array, load_tensors(weights))
-    config = weights.header.model
+    weights = load_weights(folder)
+    start = jax.tree.map(np.array, weights.arrays())
+    config = weights.config
 
     optimizer = make_optimizer(OptimizerConfig(steps=STEPS, encoder_lr=LR), config)
     mesh = sharding.make_mesh(jax.devices()[:1])
@@ -84,7 +84,7 @@ def test_twenty_steps_are_those_of_the_official_script(tiny_hf, tmp_path):
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
     # Where each parameter went, and not where it is: wrong rates, groups or decay would hardly show there.
-    theirs, ours = flatten(load_tensors(open_source(tmp_path / "trained"))), flatten(state.params)
+    theirs, ours = flatten(load_weights(tmp_path / "trained").arrays()), flatten(state.params)
     # Of one parameter it says little: where a gradient is nearly 0, Adam enlarges its rounding.
     far = np.sqrt(sum(np.sum((theirs[name] - before) ** 2) for name, before in flatten(start).items()))
     apart = np.sqrt(sum(np.sum((theirs[name] - after) ** 2) for name, after in ours.items()))

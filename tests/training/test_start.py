@@ -1,11 +1,12 @@
 """What is kept in memory is what was read, once; and whose weights it is."""
 
 import dataclasses
+import shutil
 
-import jax
 import numpy as np
 import pytest
 
+from dav2_jax.convert.weights import Weights
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.training import start
@@ -59,18 +60,24 @@ def test_labels_of_a_sensor_on_glass_mirrors_and_thin_things_alone():
 
 
 def test_the_license_of_the_weights_is_carried_on(tmp_path, tiny):
-    params = jax.tree.map(np.asarray, tiny.params)
-    checkpoint.save(tmp_path / "theirs.ckpt", checkpoint.Header(tiny.config, "CC-BY-NC-4.0", {}), params)
-    recipe = Recipe(encoder="tiny", weights=str(tmp_path / "theirs.ckpt"))
-    assert start.license(recipe) == "CC-BY-NC-4.0"
-    assert start.license(dataclasses.replace(recipe, weights=None)).startswith("yours")
-    gone = dataclasses.replace(recipe, weights="/no/where.ckpt")
-    assert start.license(gone) == "that of /no/where.ckpt, from which it was trained"
+    """Into the folder of the run, which then goes on without the weights it began with."""
+    theirs = Weights(tiny.config.replace(encoder="small"), tiny.params, "CC-BY-NC-4.0")
+    checkpoint.save(tmp_path / "theirs.ckpt", theirs)
+    recipe, run = Recipe(encoder="small", weights=str(tmp_path / "theirs.ckpt")), tmp_path / "run"
+    network = start.network(recipe, run)
+    assert network.license == "CC-BY-NC-4.0"
+    assert network.config.width == tiny.config.width
+    start.settle_folder(run, recipe, network)
+    (run / "checkpoints" / "10").mkdir(parents=True)
+    shutil.rmtree(tmp_path / "theirs.ckpt")
+    assert start.network(recipe, run) == dataclasses.replace(network, params={})
+    assert start.network(dataclasses.replace(recipe, weights=None), tmp_path / "new").license.startswith("yours")
 
 
 def test_a_run_is_a_folder(tmp_path):
+    network = start.network(Recipe(), tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(Dav2Error, match="file: is a file: name a folder with --out"):
-        start.settle_folder(tmp_path / "file", Recipe())
+        start.settle_folder(tmp_path / "file", Recipe(), network)
     with pytest.raises(Dav2Error, match=r"below: cannot be written \(Not a directory\): choose another --out"):
-        start.settle_folder(tmp_path / "file/below", Recipe())
+        start.settle_folder(tmp_path / "file/below", Recipe(), network)

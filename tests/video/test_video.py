@@ -485,8 +485,9 @@ PROGRAM = """
     import resource, signal, sys, time
     from pathlib import Path
     import numpy as np
-    from dav2_jax import cli, hub
-    from dav2_jax.inference import video
+    from dav2_jax.cli import main as cli
+    from dav2_jax.inference import load
+    from dav2_jax.video import job as video
     from dav2_jax.inference.depth import Depth
     from dav2_jax.video.writer import CONTAINERS
 
@@ -499,7 +500,7 @@ PROGRAM = """
 
     video.CHUNK = 8
     CONTAINERS[".mp4"] = CONTAINERS[".mp4"]._replace(options={"qp": "0", "bf": "0"})  # lossless
-    hub.load = lambda *arguments, **options: Model()
+    load.load = lambda *arguments, **options: Model()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for its background jobs
 """
 

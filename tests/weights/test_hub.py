@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
 import dav2_jax as dav2
 from dav2_jax.convert.recognize import told_by_file_name
+from dav2_jax.convert.weights import Weights
 from dav2_jax.errors import Dav2Error
 from dav2_jax.weights import checkpoint, hub
+from dav2_jax.weights.load import resolve
 
 
 def test_every_release_is_there():
@@ -73,15 +73,15 @@ def test_download_once_convert_once(monkeypatch, tmp_path, small_pth, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setenv("DAV2_CACHE", str(tmp_path / "cache"))
 
-    path = hub.resolve("small")
+    path = resolve("small")
     assert path == tmp_path / "cache" / "small.ckpt"
-    header = checkpoint.load_header(path)
-    assert header.provenance["source"] == "depth-anything/Depth-Anything-V2-Small/depth_anything_v2_vits.pth"
-    assert header.license == "Apache-2.0"
+    weights = checkpoint.load(path)
+    assert weights.provenance["source"] == "depth-anything/Depth-Anything-V2-Small/depth_anything_v2_vits.pth"
+    assert weights.license == "Apache-2.0"
     assert "converting once" in capsys.readouterr().err
 
     (repo / "snapshots" / "abc" / small_pth.name).unlink()
-    assert hub.resolve("small") == path
+    assert resolve("small") == path
     model = dav2.load("small")
     dav2.load("small")
     assert model.license == "Apache-2.0"
@@ -104,28 +104,22 @@ def test_unknown_names(name, message):
         dav2.load(name)
 
 
-def test_random_weights_are_no_file():
-    with pytest.raises(Dav2Error, match=r"untrained-small: random weights, .* there is no file"):
-        hub.resolve("untrained-small")
-
-
 def test_a_folder_does_not_hide_a_release(monkeypatch, tmp_path):
     monkeypatch.setenv("DAV2_CACHE", str(tmp_path / "cache"))
     (tmp_path / "small").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Dav2Error, match="small: cannot download"):
-        hub.resolve("small")
-    assert hub.resolve("./small").is_dir()
+        resolve("small")
+    assert resolve("./small").is_dir()
 
 
 def test_a_folder_does_not_hide_the_model_that_comes_along_but_a_checkpoint_does(monkeypatch, tmp_path, tiny):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nano").mkdir()
-    assert hub.resolve("nano").parent.name == "assets"
+    assert resolve("nano").parent.name == "assets"
     (tmp_path / "nano").rmdir()
-    params = jax.tree.map(np.asarray, tiny.params)
-    checkpoint.save(tmp_path / "nano", checkpoint.Header(tiny.config, "MIT", {}), params)
-    assert hub.resolve("nano") == Path("nano")
+    checkpoint.save(tmp_path / "nano", Weights(tiny.config, tiny.params, "MIT"))
+    assert resolve("nano") == Path("nano")
 
 
 def test_untrained_models_take_the_flags():
