@@ -17,6 +17,8 @@ _PUBLIC = {
     "preprocess": "dav2_jax.image.preprocess",
     "Model": "dav2_jax.inference.predictor",
     "Depth": "dav2_jax.inference.depth",
+    "DepthAnything": "dav2_jax.model.depth_anything",
+    "plain_operations": "dav2_jax.kernels.dispatch",
     "align_to_metric": "dav2_jax.inference.align",
     "ModelConfig": "dav2_jax.model.config",
     "PRESETS": "dav2_jax.model.config",

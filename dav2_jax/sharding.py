@@ -6,6 +6,7 @@ one. Hosts work on their own devices and meet only to agree on the work and to p
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import zlib
@@ -98,6 +99,23 @@ def over_batch(function: Callable, mesh: jax.sharding.Mesh, params=None) -> Call
         specs = {"in_specs": (jax.tree.map(lambda lie: lie.spec, whole), split.spec), "out_specs": split.spec}
         function = jax.shard_map(function, mesh=mesh, check_vma=False, **specs)
     return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
+
+
+def on_any_mesh(function: Callable) -> Callable:
+    """function(params, images), also where images lie on a mesh of explicit axes, as `jax.make_mesh` makes them.
+
+    Inside, XLA decides how intermediate results are sharded; the result is split along its batch as the images are.
+    """
+
+    @functools.wraps(function)
+    def run(params, images):
+        where = getattr(jax.typeof(images), "sharding", None)
+        if where is None or AxisType.Explicit not in where.mesh.axis_types:
+            return function(params, images)
+        split = NamedSharding(where.mesh, P(where.spec[0] if where.spec else None))
+        return jax.sharding.auto_axes(function, out_sharding=split)(params, images)
+
+    return run
 
 
 def collect(params, lie, dtype):

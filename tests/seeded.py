@@ -7,6 +7,7 @@ that activations stay in the range of a trained network: no dead ReLU, no satura
 import hashlib
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from dav2_jax.convert.keymap import entries
 from dav2_jax.model.config import PRESETS
@@ -48,3 +49,8 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
         out += rng.random(3) * (((y - cy) ** 2 + (x - cx) ** 2) < r * r)[..., None]
     out = out / out.max() * 200 + rng.random((height, width, 3)) * 55
     return out.astype(np.uint8)
+
+
+def flatten(tree: dict) -> dict:
+    """{"a": {"b": x}} -> {"a.b": x}"""
+    return flatten_dict(tree, sep=".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -11,8 +12,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
+import dav2_jax
 from dav2_jax.convert.weights import Weights
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.preprocess import postprocess, preprocess
@@ -25,7 +29,8 @@ from dav2_jax.inference.preprocess import preprocess_on_device
 from dav2_jax.inference.programs import Programs
 from dav2_jax.model import depth_anything, ops
 from dav2_jax.model.depth_anything import Params
-from dav2_jax.sharding import inference_devices
+from dav2_jax.sharding import inference_devices, on_any_mesh
+from dav2_jax.weights.convert import Target, save
 
 Resize = Literal["photo", "network"]
 
@@ -46,7 +51,9 @@ class Model:
     license:  of the weights; provenance: where they came from
     devices:  that batches are split over; by default all accelerators of this host, or the CPU
     fn:       fn(params, images) -> depth, [B, H, W, 3] float (normalized) -> [B, H, W] float32; pure and not jitted,
-              so `jax.jit`, `grad`, `vmap` and shard it yourself
+              so `jax.jit`, `grad`, `vmap` and shard it yourself, over a mesh of any axis types
+    module:   the same as a Flax module, model.module(images). Wrap or replace its layers, train them: from then on
+              `fn`, `params`, `predict` and `save` are of the module as it is
     programs: what was compiled until now, and in how many seconds
     """
 
@@ -58,16 +65,48 @@ class Model:
         devices: Sequence[jax.Device] | None = None,
     ):
         self.config, self.license, self.provenance = weights.config, weights.license, weights.provenance
-        self.params = weights.arrays()
         self.dtype = jnp.dtype(dtype)
         self.devices = list(devices or inference_devices())
-        self.fn = functools.partial(depth_anything.apply, self.config, dtype=self.dtype)
-        self.programs = Programs(_with_kernels_in(self.dtype, self.params), self.devices)
+        self._params = weights.arrays()
+        self._fn = on_any_mesh(functools.partial(depth_anything.apply, self.config, dtype=self.dtype))
+        self._module: nnx.Module | None = None  # once it was asked for
+        self.programs = Programs(_with_kernels_in(self.dtype, self._params), self.devices)
         # Programs are kept by function object: one for each pair of options, freed with this model.
         self._whole = functools.lru_cache(self._from_photos)
 
     def __repr__(self) -> str:
         return f"Model({self.config.encoder}, {self.config.kind}, {self.config.unit}, {self.dtype})"
+
+    @property
+    def module(self) -> depth_anything.DepthAnything:
+        if self._module is None:
+            self._module = depth_anything.module(self.config, self._params, self.dtype)
+            self._graph, _ = nnx.split(self._module)
+        return self._module
+
+    @property
+    def fn(self) -> Callable[[Params, jax.Array], jax.Array]:
+        self._follow_module()
+        return self._fn
+
+    @property
+    def params(self) -> Params:
+        self._follow_module()
+        return self._params
+
+    def _follow_module(self) -> None:
+        """Takes over what was changed in the module, and compiles anew where its structure is another."""
+        if self._module is None:
+            return
+        graph, state = nnx.split(self._module)
+        leaves = jax.tree.leaves(nnx.to_pure_dict(state))
+        if graph == self._graph and all(map(operator.is_, leaves, jax.tree.leaves(self._params))):
+            return
+        fn, self._params = depth_anything.split(self._module)
+        if graph != self._graph:
+            self._graph, self._fn = graph, on_any_mesh(fn)
+            self._whole.cache_clear()
+        self.programs.replace(_with_kernels_in(self.dtype, self._params))
 
     def predict(
         self,
@@ -148,7 +187,10 @@ class Model:
         self._refuse_encoder()
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or 0 in images.shape:
             raise Dav2Error(f"a batch must be uint8 RGB [B, H, W, 3], not {images.dtype} {list(images.shape)}")
-        return self.programs(self._whole(self._size(input_size), resize), images)
+        whole = self._whole(self._size(input_size), resize)
+        if isinstance(images, jax.core.Tracer):  # under a `jit` of the caller's
+            return whole(self.params, images)
+        return self.programs(whole, images)
 
     def _from_photos(self, input_size: int, resize: Resize):
         """The function (params, uint8 photos) of `predict_batch`."""
@@ -160,6 +202,30 @@ class Model:
             return depth
 
         return whole
+
+    def save(
+        self,
+        path: str | os.PathLike,
+        *,
+        to: Target = "checkpoint",
+        dtype: str | None = None,
+        license: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Writes the parameters as they are now, for `dav2_jax.load`, the official code or transformers.
+
+        license: of the weights; None: what the model says
+        Other arguments and errors as in `weights.convert.save`; also Dav2Error for parameters of another network.
+        """
+        by = f"dav2_jax {dav2_jax.__version__}"
+        weights = Weights(self.config, self.params, license or self.license, {"source": "Model.save"} | self.provenance)
+        expected = flatten_dict(depth_anything.abstract_params(self.config), sep=".")
+        if more := [name for name in weights.flat if name not in expected]:
+            raise Dav2Error(
+                f"{len(more)} parameters are no part of a {self.config.encoder} model ({', '.join(more[:3])} ...): "
+                "merge what you added into its layers, and put these back, before saving"
+            )
+        save(weights.replace(provenance=weights.provenance | {"by": by}), path, to=to, dtype=dtype, overwrite=overwrite)
 
     @property
     def batch_size(self) -> int:

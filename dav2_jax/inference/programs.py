@@ -50,6 +50,11 @@ class Programs:
             self.compiled[key] = time.perf_counter() - start
         return self._programs[key](self._placed[count], batch)
 
+    def replace(self, params: dict) -> None:
+        """Other parameters from now on; programs are kept where the function is the same."""
+        self.params = params
+        self._placed.clear()
+
     def __str__(self) -> str:
         return f"of which {self.seconds:.1f} s for compiling (programs: {len(self.compiled)})"
 

@@ -12,123 +12,125 @@ from flax import nnx
 
 from dav2_jax.model import ops
 from dav2_jax.model.config import GRID, PATCH, ModelConfig
-from dav2_jax.model.remat import Remat, fence, recomputed
-
-
-class Linear(nnx.Module):
-    """x [..., I] -> [..., O]."""
-
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
-        # DINOv2 truncates at +-2, a hundred standard deviations out: a plain normal.
-        self.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), (inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return ops.linear(x, self.kernel[...], self.bias[...])
-
-
-class LayerNorm(nnx.Module):
-    """Over the channels of a token."""
-
-    def __init__(self, width: int):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return ops.layer_norm(x, self.scale[...], self.bias[...])
-
-
-class LayerScale(nnx.Module):
-    """One learned factor a channel, applied once to the output of a residual branch, whose last layer it is told."""
-
-    def __init__(self, width: int):
-        self.gamma = nnx.Param(jnp.ones(width))
-
-    def __call__(self, x: jax.Array, residual: jax.Array, last: Linear) -> jax.Array:
-        return ops.linear_residual(x, residual, last.kernel[...], last.bias[...], self.gamma[...])
+from dav2_jax.model.layers import LayerNorm, LayerScale, Linear, is_plain
+from dav2_jax.model.remat import Remat, optimization_barrier, recomputed
 
 
 class PatchEmbed(nnx.Module):
     """A convolution whose stride is its kernel, done as one matmul over the pixels of each patch."""
 
-    def __init__(self, width: int, rngs: nnx.Rngs):
-        self.proj = Linear(PATCH * PATCH * 3, width, rngs)
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.proj = Linear(PATCH * PATCH * 3, width, rngs=rngs)
         bound = (PATCH * PATCH * 3) ** -0.5  # PyTorch's default for a convolution, which DINOv2 leaves alone
         uniform = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
         self.proj.kernel = nnx.Param(uniform(rngs.params(), self.proj.kernel.shape))
         self.proj.bias = nnx.Param(uniform(rngs.params(), (width,)))
 
     def __call__(self, images: jax.Array) -> jax.Array:
+        """[B, H, W, 3] -> [B, h, w, D]"""
         return self.proj(ops.patches(images, PATCH))
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention up to its last layer, `proj`; one projection makes queries, keys and values."""
+    """Multi-head self-attention; one projection makes queries, keys and values. [B, N, D] -> [B, N, D]."""
 
-    def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads = heads
-        self.qkv = Linear(width, 3 * width, rngs)
-        self.proj = Linear(width, width, rngs)
+        self.qkv = Linear(width, 3 * width, rngs=rngs)
+        self.proj = Linear(width, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        return self.proj(self.hidden(x))
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """All but the last layer."""
         return ops.self_attention(self.qkv(x), self.heads)
+
+    @property
+    def last(self) -> nnx.Module:
+        return self.proj
 
 
 class Mlp(nnx.Module):
-    """Feed-forward of S, B and L, up to its last layer."""
+    """Feed-forward of S, B and L. [B, N, D] -> [B, N, D]."""
 
-    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, hidden, rngs)
-        self.fc2 = Linear(hidden, width, rngs)
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
+        self.fc1 = Linear(width, hidden, rngs=rngs)
+        self.fc2 = Linear(hidden, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return ops.linear_gelu(x, self.fc1.kernel[...], self.fc1.bias[...])
+        return self.fc2(self.hidden(x))
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """All but the last layer."""
+        if is_plain(Linear, self.fc1):
+            return ops.linear_gelu(x, self.fc1.kernel[...], self.fc1.bias[...])
+        return ops.gelu(self.fc1(x))
+
+    @property
+    def last(self) -> nnx.Module:
+        return self.fc2
 
 
 class SwiGLU(nnx.Module):
-    """Feed-forward of G, up to its last layer: one projection makes gate and value, in this order."""
+    """Feed-forward of G: one projection makes gate and value, in this order. [B, N, D] -> [B, N, D]."""
 
-    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.w12 = Linear(width, 2 * hidden, rngs)
-        self.w3 = Linear(hidden, width, rngs)
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
+        self.w12 = Linear(width, 2 * hidden, rngs=rngs)
+        self.w3 = Linear(hidden, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        return self.w3(self.hidden(x))
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """All but the last layer."""
         gate, value = jnp.split(self.w12(x), 2, axis=-1)
         return jax.nn.silu(gate) * value
 
+    @property
+    def last(self) -> nnx.Module:
+        return self.w3
+
+
+def add_branch(x: jax.Array, branch: nnx.Module, scale: nnx.Module, normed: jax.Array) -> jax.Array:
+    """x + scale(branch(normed)): the last projection, the scale and the sum are one operation where all are plain."""
+    if type(branch) in (Attention, Mlp, SwiGLU) and is_plain(LayerScale, scale) and is_plain(Linear, branch.last):
+        last = branch.last
+        return ops.linear_residual(branch.hidden(normed), x, last.kernel[...], last.bias[...], scale.gamma[...])
+    return x + scale(branch(normed))
+
 
 class Block(nnx.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block. [B, N, D] -> [B, N, D]."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         ffn = Mlp if config.ffn == "mlp" else SwiGLU
         self.norm1 = LayerNorm(config.width)
-        self.attn = Attention(config.width, config.heads, rngs)
+        self.attn = Attention(config.width, config.heads, rngs=rngs)
         self.ls1 = LayerScale(config.width)
         self.norm2 = LayerNorm(config.width)
-        self.mlp = ffn(config.width, config.hidden, rngs)
+        self.mlp = ffn(config.width, config.hidden, rngs=rngs)
         self.ls2 = LayerScale(config.width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         with jax.named_scope("attention"):
-            x = self.ls1(self.attn(self.norm1(x)), x, self.attn.proj)
+            x = add_branch(x, self.attn, self.ls1, self.norm1(x))
         with jax.named_scope("feed-forward"):
-            last = self.mlp.fc2 if isinstance(self.mlp, Mlp) else self.mlp.w3
-            return fence(self.ls2(self.mlp(self.norm2(x)), x, last))
+            return optimization_barrier(add_branch(x, self.mlp, self.ls2, self.norm2(x)))
 
 
 class DinoV2(nnx.Module):
-    """images [B, H, W, 3], normalized, H and W multiples of 14 -> the encoder's stages, by name."""
+    """The encoder: images [B, H, W, 3], normalized, H and W multiples of 14 -> its intermediate results, by name."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.taps = config.taps
         self.cls_token = nnx.Param(1e-6 * jax.random.normal(rngs.params(), (1, 1, config.width)))
         self.pos_embed = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, GRID * GRID + 1, config.width)))
         self.mask_token = nnx.Param(
             jnp.zeros((1, config.width))
         )  # of DINOv2's own training; kept for a whole round trip
-        self.patch_embed = PatchEmbed(config.width, rngs)
-        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.depth)])
+        self.patch_embed = PatchEmbed(config.width, rngs=rngs)
+        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.depth)])
         self.norm = LayerNorm(config.width)
 
     def __call__(self, images: jax.Array, remat: Remat = "none") -> dict[str, jax.Array]:

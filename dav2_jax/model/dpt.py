@@ -3,111 +3,84 @@
 Attribute names are those of the official `depth_anything_v2/dpt.py`, so a parameter's path is its official name.
 """
 
+import functools
+
 import jax
 from flax import nnx
 
 from dav2_jax.model import ops
 from dav2_jax.model.config import PATCH, ModelConfig
+from dav2_jax.model.layers import Conv, ConvTranspose, Identity, ReLU, is_plain, relu_conv, resize_conv
 from dav2_jax.model.remat import Remat, recomputed
 
 
-class Conv(nnx.Module):
-    """Square convolution, padded so that stride 1 keeps the size. [B, H, W, I] -> [B, H / stride, W / stride, O]."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, rngs: nnx.Rngs, *, stride: int = 1, bias: bool = True):
-        self.stride = stride
-        bound = (inputs * size * size) ** -0.5  # PyTorch's default
-        shape = (size, size, inputs, outputs)
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
-        self.bias = (
-            nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound)) if bias else None
-        )
-
-    def __call__(self, x: jax.Array, *, relu: bool = False, add: jax.Array | None = None) -> jax.Array:
-        """relu: of x first; add: to the result."""
-        bias = None if self.bias is None else self.bias[...]
-        return ops.conv(x, self.kernel[...], bias, stride=self.stride, relu=relu, add=add)
-
-
-class ConvTranspose(nnx.Module):
-    """Upsampling by its kernel size. [B, h, w, C] -> [B, size * h, size * w, C]."""
-
-    def __init__(self, channels: int, size: int, rngs: nnx.Rngs):
-        bound = (channels * size * size) ** -0.5  # PyTorch's default
-        shape = (size, size, channels, channels)
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
-        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (channels,), minval=-bound, maxval=bound))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return ops.conv_transpose(x, self.kernel[...], self.bias[...])
-
-
-class Identity(nnx.Module):
-    """Keeps the numbering of the official `resize_layers`."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x
-
-
 class ResidualConvUnit(nnx.Module):
-    def __init__(self, features: int, rngs: nnx.Rngs):
-        self.conv1 = Conv(features, features, 3, rngs)
-        self.conv2 = Conv(features, features, 3, rngs)
+    """x + conv2(relu(conv1(relu(x))))"""
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        self.conv1 = Conv(features, features, 3, rngs=rngs)
+        self.conv2 = Conv(features, features, 3, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.conv2(self.conv1(x, relu=True), relu=True, add=x)
+        return relu_conv(relu_conv(x, self.conv1), self.conv2, residual=x)
 
 
 class FeatureFusionBlock(nnx.Module):
     """Adds a finer map to the path, refines, and resizes to the next map's size, if there is one."""
 
-    def __init__(self, features: int, rngs: nnx.Rngs):
-        self.out_conv = Conv(features, features, 1, rngs)
-        self.resConfUnit1 = ResidualConvUnit(features, rngs)
-        self.resConfUnit2 = ResidualConvUnit(features, rngs)
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        self.out_conv = Conv(features, features, 1, rngs=rngs)
+        self.resConfUnit1 = ResidualConvUnit(features, rngs=rngs)
+        self.resConfUnit2 = ResidualConvUnit(features, rngs=rngs)
 
     def __call__(self, x: jax.Array, skip: jax.Array | None, size: tuple[int, int] | None = None) -> jax.Array:
         if skip is not None:  # the coarsest block has none; its resConfUnit1 is in every checkpoint but never used
             x = x + self.resConfUnit1(skip)
         x = self.resConfUnit2(x)
-        # The official order is resize, then out_conv. A 1x1 convolution and a resize commute, and this costs a quarter.
-        x = self.out_conv(x)
-        return ops.resize_bilinear(x, *size) if size else x
+        if size is None:
+            return self.out_conv(x)
+        if self.resize_commutes:  # with the 1 x 1 convolution, which costs a quarter before it
+            return ops.resize_bilinear(self.out_conv(x), *size)
+        return self.out_conv(ops.resize_bilinear(x, *size))  # the official order
+
+    @property
+    def resize_commutes(self) -> bool:
+        return is_plain(FeatureFusionBlock, self) and is_plain(Conv, self.out_conv)
 
 
 class Scratch(nnx.Module):
     """The part of the head that the paper trains from scratch."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         features = config.features
-        self.layer1_rn = Conv(config.out_channels[0], features, 3, rngs, bias=False)
-        self.layer2_rn = Conv(config.out_channels[1], features, 3, rngs, bias=False)
-        self.layer3_rn = Conv(config.out_channels[2], features, 3, rngs, bias=False)
-        self.layer4_rn = Conv(config.out_channels[3], features, 3, rngs, bias=False)
-        self.refinenet1 = FeatureFusionBlock(features, rngs)
-        self.refinenet2 = FeatureFusionBlock(features, rngs)
-        self.refinenet3 = FeatureFusionBlock(features, rngs)
-        self.refinenet4 = FeatureFusionBlock(features, rngs)
-        self.output_conv1 = Conv(features, features // 2, 3, rngs)
-        self.output_conv2 = nnx.List([Conv(features // 2, 32, 3, rngs), Identity(), Conv(32, 1, 1, rngs)])
+        self.layer1_rn = Conv(config.out_channels[0], features, 3, rngs=rngs, bias=False)
+        self.layer2_rn = Conv(config.out_channels[1], features, 3, rngs=rngs, bias=False)
+        self.layer3_rn = Conv(config.out_channels[2], features, 3, rngs=rngs, bias=False)
+        self.layer4_rn = Conv(config.out_channels[3], features, 3, rngs=rngs, bias=False)
+        self.refinenet1 = FeatureFusionBlock(features, rngs=rngs)
+        self.refinenet2 = FeatureFusionBlock(features, rngs=rngs)
+        self.refinenet3 = FeatureFusionBlock(features, rngs=rngs)
+        self.refinenet4 = FeatureFusionBlock(features, rngs=rngs)
+        self.output_conv1 = Conv(features, features // 2, 3, rngs=rngs)
+        self.output_conv2 = nnx.List([Conv(features // 2, 32, 3, rngs=rngs), ReLU(), Conv(32, 1, 1, rngs=rngs)])
 
 
 class DPTHead(nnx.Module):
     """Four taps [B, h, w, D] -> the head's stages, by name; the last is output_conv2, float32 [B, 14 h, 14 w]."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         c = config.out_channels
         self.last = jax.nn.sigmoid if config.kind == "metric" else jax.nn.relu
-        self.projects = nnx.List([Conv(config.width, channels, 1, rngs) for channels in c])
+        self.projects = nnx.List([Conv(config.width, channels, 1, rngs=rngs) for channels in c])
         self.resize_layers = nnx.List(
             [
-                ConvTranspose(c[0], 4, rngs),
-                ConvTranspose(c[1], 2, rngs),
+                ConvTranspose(c[0], 4, rngs=rngs),
+                ConvTranspose(c[1], 2, rngs=rngs),
                 Identity(),
-                Conv(c[3], c[3], 3, rngs, stride=2),
+                Conv(c[3], c[3], 3, rngs=rngs, stride=2),
             ]
         )
-        self.scratch = Scratch(config, rngs)
+        self.scratch = Scratch(config, rngs=rngs)
 
     def __call__(self, taps: list[jax.Array], remat: Remat = "none") -> dict[str, jax.Array]:
         stages = recomputed(self._reassemble, remat)(taps)
@@ -115,7 +88,7 @@ class DPTHead(nnx.Module):
         path = stages["refinenet1"]
         _, h, w, _ = taps[0].shape
         stages["refinenet1"] = ops.resize_bilinear(path, 8 * h, 8 * w)  # for those who ask; below, part of an op
-        return stages | recomputed(self._output, remat)(path)
+        return stages | recomputed(functools.partial(self._output, h, w), remat)(path)
 
     @jax.named_scope("head: reassemble")
     def _reassemble(self, taps: list[jax.Array]) -> dict[str, jax.Array]:
@@ -129,20 +102,20 @@ class DPTHead(nnx.Module):
 
     @jax.named_scope("head: fuse")
     def _fuse(self, layers: list[jax.Array]) -> dict[str, jax.Array]:
-        """refinenet4 ... 1, coarse to fine; the last is [B, 4h, 4w, F], not yet resized."""
+        """refinenet4 ... 1, coarse to fine; the last is [B, 4h, 4w, F] where the next op can do its resize."""
         s, (layer1, layer2, layer3, layer4), stages = self.scratch, layers, {}
         path = stages["refinenet4"] = s.refinenet4(layer4, None, layer3.shape[1:3])
         path = stages["refinenet3"] = s.refinenet3(path, layer3, layer2.shape[1:3])
         path = stages["refinenet2"] = s.refinenet2(path, layer2, layer1.shape[1:3])
-        stages["refinenet1"] = s.refinenet1(path, layer1)
+        _, height, width, _ = layer1.shape
+        later = is_plain(FeatureFusionBlock, s.refinenet1) and s.refinenet1.resize_commutes
+        stages["refinenet1"] = s.refinenet1(path, layer1, None if later else (2 * height, 2 * width))
         return stages
 
     @jax.named_scope("head: output")
-    def _output(self, path: jax.Array) -> dict[str, jax.Array]:
+    def _output(self, h: int, w: int, path: jax.Array) -> dict[str, jax.Array]:
         """output_conv1 [B, 8h, 8w, F / 2] and output_conv2 [B, 14h, 14w], from [B, 4h, 4w, F]."""
-        _, h, w, _ = path.shape
-        conv1, (conv2, _, conv3) = self.scratch.output_conv1, self.scratch.output_conv2
-        middle = ops.resize_conv(path, 2 * h, 2 * w, conv1.kernel[...], conv1.bias[...])
-        last = conv3.kernel[...], conv3.bias[...]
-        path = ops.resize_conv(middle, h // 4 * PATCH, w // 4 * PATCH, conv2.kernel[...], conv2.bias[...], *last)
+        s = self.scratch
+        middle = resize_conv(path, 8 * h, 8 * w, s.output_conv1)
+        path = resize_conv(middle, PATCH * h, PATCH * w, *s.output_conv2)
         return {"output_conv1": middle, "output_conv2": self.last(path)}

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from seeded import flatten
 
 from dav2_jax import sharding
 from dav2_jax.bench import aot
@@ -16,7 +17,6 @@ from dav2_jax.model.config import PRESETS, ModelConfig
 from dav2_jax.model.flops import model_flops
 from dav2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from dav2_jax.training.step import abstract_state
-from dav2_jax.weights.checkpoint import flatten
 
 TINY = ModelConfig("tiny", 64, 1, 1, "mlp", 8, (8, 8, 16, 16), (0, 0, 0, 0))  # 64: narrower arrays would be padded
 

@@ -12,8 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.special import erf
 
 from dav2_jax.kernels import cpu as native
-from dav2_jax.kernels.cpu import operations as cpu_kernel
-from dav2_jax.model import ops, remat
+from dav2_jax.kernels import dispatch
+from dav2_jax.model import conv, ops, remat
 
 TOLERANCE = 1e-6  # relative L2, as of every op
 
@@ -115,10 +115,10 @@ MAPS = [
 def test_conv(batch, height, width, inputs, outputs, stride):
     x, kernel, bias = normal(batch, height, width, inputs), normal(3, 3, inputs, outputs, seed=1), normal(outputs)
     exact = conv64(x, kernel, bias, stride)
-    assert error(ops.conv(x, kernel, bias, stride=stride), exact) < TOLERANCE
-    assert error(ops.conv(x, kernel, None, stride=stride), exact - bias) < TOLERANCE
+    assert error(conv.conv(x, kernel, bias, stride=stride), exact) < TOLERANCE
+    assert error(conv.conv(x, kernel, None, stride=stride), exact - bias) < TOLERANCE
     add = normal(*exact.shape, seed=2)
-    ours = ops.conv(x, kernel, bias, stride=stride, relu=True, add=add)
+    ours = conv.conv(x, kernel, bias, stride=stride, relu=True, add=add)
     assert error(ours, conv64(np.maximum(x, 0), kernel, bias, stride) + add) < TOLERANCE
 
 
@@ -129,7 +129,7 @@ def test_gradient_of_conv(batch, height, width, inputs, outputs):
     leaves = torch64(x).requires_grad_(), torch.from_numpy(kernel.astype(np.float64)).requires_grad_()
     y = F.conv2d(leaves[0].relu(), leaves[1].permute(3, 2, 0, 1), padding=1)
     exact = torch.autograd.grad(y, leaves, torch64(g))
-    total = lambda x, kernel: (ops.conv(x, kernel, bias, relu=True) * g).sum()  # noqa: E731
+    total = lambda x, kernel: (conv.conv(x, kernel, bias, relu=True) * g).sum()  # noqa: E731
     by_x, by_kernel = jax.jit(jax.grad(total, (0, 1)))(x, kernel)
     assert error(by_x, exact[0].movedim(1, -1)) < TOLERANCE
     assert error(by_kernel, exact[1]) < TOLERANCE
@@ -137,14 +137,14 @@ def test_gradient_of_conv(batch, height, width, inputs, outputs):
 
 def test_gradient_of_conv_is_made_by_kernels_on_a_cpu_alone():
     x, kernel, bias = normal(1, 5, 5, 8), normal(3, 3, 8, 8), normal(8)
-    traced = jax.jit(jax.grad(lambda kernel: ops.conv(x, kernel, bias).sum())).trace(kernel)
+    traced = jax.jit(jax.grad(lambda kernel: conv.conv(x, kernel, bias).sum())).trace(kernel)
     assert "dav2_conv_kernel_gradient" in traced.lower(lowering_platforms=("cpu",)).as_text()
     for other in ("tpu", "cuda"):
         assert "dav2" not in traced.lower(lowering_platforms=(other,)).as_text()
 
 
-def test_a_fence_is_there_in_gradients_on_a_cpu_alone():
-    traced = jax.jit(jax.grad(lambda x: (remat.fence(x) ** 3).sum())).trace(X)
+def test_a_barrier_is_there_in_gradients_on_a_cpu_alone():
+    traced = jax.jit(jax.grad(lambda x: (remat.optimization_barrier(x) ** 3).sum())).trace(X)
     np.testing.assert_allclose(traced.lower().compile()(X), 3 * X**2, rtol=1e-6)
     assert "dav2_kept" in traced.lower(lowering_platforms=("cpu",)).as_text()
     for other in ("tpu", "cuda"):
@@ -155,7 +155,7 @@ def test_gradient_of_conv_in_bfloat16_and_of_each_image_and_of_a_gradient():
     x, kernel, bias = normal(3, 6, 5, 8), normal(3, 3, 8, 4), normal(4)
 
     def total(x, kernel):
-        return (ops.conv(x, kernel, bias).astype(jnp.float32) ** 2).sum()
+        return (conv.conv(x, kernel, bias).astype(jnp.float32) ** 2).sum()
 
     by_kernel = jax.grad(total, 1)
     whole = by_kernel(x, kernel)
@@ -176,10 +176,10 @@ def test_conv_of_a_resized_map(height, width, inputs, outputs):
     x, kernel, bias = normal(2, 5, 7, inputs), normal(3, 3, inputs, outputs, seed=1), normal(outputs)
     large = F.interpolate(torch64(x), (height, width), mode="bilinear", align_corners=True).movedim(1, -1).numpy()
     exact = conv64(large, kernel, bias)
-    assert error(ops.resize_conv(x, height, width, kernel, bias), exact) < TOLERANCE
+    assert error(conv.resize_conv(x, height, width, kernel, bias), exact) < TOLERANCE
     last = normal(1, 1, outputs, 1), normal(1)
     exact = np.maximum(exact, 0) @ last[0][0, 0, :, 0].astype(np.float64) + last[1]
-    assert error(ops.resize_conv(x, height, width, kernel, bias, *last), exact) < TOLERANCE
+    assert error(conv.resize_conv(x, height, width, kernel, bias, *last), exact) < TOLERANCE
 
 
 def test_bfloat16_is_computed_in_float32():
@@ -194,8 +194,8 @@ def test_not_a_number_stays_one():
     x = normal(1, 4, 4, 32)
     x[0, 1, 2, 3] = np.nan
     kernel, bias = normal(3, 3, 32, 32), normal(32)
-    assert np.isnan(ops.conv(x, kernel, bias, relu=True)[0, 1, 2]).all()
-    assert np.isnan(ops.resize_conv(x, 8, 8, kernel, bias, normal(1, 1, 32, 1), normal(1))).any()
+    assert np.isnan(conv.conv(x, kernel, bias, relu=True)[0, 1, 2]).all()
+    assert np.isnan(conv.resize_conv(x, 8, 8, kernel, bias, normal(1, 1, 32, 1), normal(1))).any()
     assert np.isnan(ops.linear_gelu(x, kernel[0, 0], bias)[0, 1, 2]).all()
     assert np.isnan(ops.self_attention(np.tile(x.reshape(1, 16, 32), 3), 1)).all()
     assert np.isnan(ops.layer_norm(x, bias, bias)[0, 1, 2]).all()
@@ -203,11 +203,11 @@ def test_not_a_number_stays_one():
 
 def test_two_runs_give_the_same_bits():
     qkv, (x, kernel, bias) = normal(1, 400, 192), (normal(2, 30, 40, 32), normal(3, 3, 32, 64), normal(64))
-    of_kernel = jax.grad(lambda kernel: (ops.conv(x, kernel, bias) ** 2).sum())
+    of_kernel = jax.grad(lambda kernel: (conv.conv(x, kernel, bias) ** 2).sum())
     run = jax.jit(
         lambda: (
             ops.self_attention(qkv, 2),
-            ops.conv(x, kernel, bias),
+            conv.conv(x, kernel, bias),
             of_kernel(kernel),
             ops.linear(x, kernel[0, 0], bias),
         )
@@ -228,7 +228,7 @@ def shifted(x, weight, *, power):
     return square(x, weight, power=power) + 3
 
 
-run = partial(cpu_kernel.choose, shifted, square, power=2)
+run = partial(dispatch.choose, square, cpu=shifted, power=2)
 X, WEIGHT = normal(8, 5), normal(5, seed=1)
 
 

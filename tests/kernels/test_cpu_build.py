@@ -10,7 +10,7 @@ import pytest
 CODE = """
 import sys
 import numpy as np
-from dav2_jax import native
+from dav2_jax.kernels import cpu as native
 from dav2_jax.model import ops
 x, kernel = np.ones((2, 40), np.float32), np.full((40, 3), 0.5, np.float32)
 print(native.available(), np.asarray(ops.linear(x, kernel, np.ones(3, np.float32))).tolist())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dav2_jax.kernels.tpu import resize_conv as resize_conv_tpu
-from dav2_jax.model import ops
+from dav2_jax.model import conv, ops
 
 rng = np.random.default_rng(0)
 
@@ -24,8 +24,8 @@ def kernel(x, height, width, *weights):
 def both(x, height, width, *weights):
     """(the kernel's, the plain one in bfloat16), relative L2 errors against the plain one in float32"""
     ours, _ = kernel(x, height, width, *weights)
-    plain = ops.plain_resize_conv(x, *weights, height=height, width=width)
-    exact = ops.resize_conv(x.astype(jnp.float32), height, width, *weights)
+    plain = conv.plain_resize_conv(x, *weights, height=height, width=width)
+    exact = conv.resize_conv(x.astype(jnp.float32), height, width, *weights)
     assert (ours.shape, ours.dtype) == (plain.shape, plain.dtype)
     return [np.linalg.norm(np.float32(y) - exact) / np.linalg.norm(exact) for y in (ours, plain)]
 
@@ -71,7 +71,7 @@ def test_less_memory_is_more_strips(monkeypatch):
 )
 def test_where_the_kernel_is_used(shape, dtype, outputs, kernel):
     def apply(x, kernel, bias):
-        return ops.resize_conv(x, 2 * x.shape[1], 2 * x.shape[2], kernel, bias)
+        return conv.resize_conv(x, 2 * x.shape[1], 2 * x.shape[2], kernel, bias)
 
     weights = jnp.zeros((3, 3, shape[3], outputs)), jnp.zeros(outputs)
     traced = jax.jit(apply).trace(jax.ShapeDtypeStruct(shape, dtype), *weights)

@@ -23,7 +23,7 @@ def count(jaxpr) -> int:
                 total += 2 * output.size * math.prod(inputs[0][axis] for axis in contracted)
             case "conv_general_dilated":
                 total += 2 * output.size * math.prod(inputs[1][:3])
-            case "native_or_plain":
+            case "cpu_kernel_or_plain":
                 plain = functools.partial(equation.params["plain"], **dict(equation.params["how"]))
                 total += count(jax.make_jaxpr(plain)(*(value.aval for value in equation.invars)).jaxpr)
             case "cond":

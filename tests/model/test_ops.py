@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dav2_jax.image.resize import cubic_taps, linear_taps, matrix
-from dav2_jax.model import ops
+from dav2_jax.model import conv, ops
 
 rng = np.random.default_rng(0)
 
@@ -89,13 +89,13 @@ def test_conv(size, stride, height):
     x, kernel, bias = normal(2, height, 9, 4), normal(size, size, 4, 5), normal(5)
     weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
     reference = F.conv2d(nchw(x), weight, torch.from_numpy(bias), stride=stride, padding=size // 2)
-    assert_close(ops.conv(x, kernel, bias, stride=stride), nhwc(reference))
+    assert_close(conv.conv(x, kernel, bias, stride=stride), nhwc(reference))
 
 
 def test_conv_to_one_channel():
     x, kernel, bias = normal(2, 6, 9, 4), normal(1, 1, 4, 1), normal(1)
     reference = F.conv2d(nchw(x), torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()), torch.from_numpy(bias))
-    assert_close(ops.conv(x, kernel, bias), nhwc(reference))
+    assert_close(conv.conv(x, kernel, bias), nhwc(reference))
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -103,7 +103,7 @@ def test_conv_transpose(size):
     x, kernel, bias = normal(2, 3, 5, 4), normal(size, size, 4, 6), normal(6)
     weight = torch.from_numpy(kernel.transpose(2, 3, 0, 1).copy())
     reference = F.conv_transpose2d(nchw(x), weight, torch.from_numpy(bias), stride=size)
-    assert_close(ops.conv_transpose(x, kernel, bias), nhwc(reference))
+    assert_close(conv.conv_transpose(x, kernel, bias), nhwc(reference))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_bfloat16_stays_bfloat16_and_accumulates_in_float32():
     y = ops.linear(ones, jnp.ones((4096, 1)), jnp.zeros(1))
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 0, 0]) == 4096  # in bfloat16 the sum would stop at 256
-    y = ops.conv(ones[None], jnp.ones((1, 1, 4096, 1)), jnp.zeros(1))
+    y = conv.conv(ones[None], jnp.ones((1, 1, 4096, 1)), jnp.zeros(1))
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 0, 0, 0]) == 4096
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
+from seeded import flatten
 
 from dav2_jax import sharding
 from dav2_jax.convert.torch_reference import _official_positions
 from dav2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from dav2_jax.training.step import init_state, make_step
-from dav2_jax.weights.checkpoint import flatten
 from dav2_jax.weights.load import load_weights
 
 STEPS, LR = 20, 1e-4  # twenty times the official rate, so that twenty steps go somewhere

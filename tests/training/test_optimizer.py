@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from seeded import flatten
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.training.optimizer import OptimizerConfig, join, make_optimizer, make_schedule
-from dav2_jax.weights.checkpoint import flatten
 
 TINY = ModelConfig("tiny", 16, 3, 2, "mlp", 8, (8, 8, 8, 8), (0, 0, 1, 2))
 IDLE = {"pretrained.mask_token"} | {

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from seeded import flatten
 
 from dav2_jax import sharding
 from dav2_jax.errors import Dav2Error
@@ -13,7 +14,6 @@ from dav2_jax.model import depth_anything
 from dav2_jax.model.config import PRESETS, ModelConfig
 from dav2_jax.training.optimizer import OptimizerConfig, make_optimizer
 from dav2_jax.training.step import abstract_state, averaged, init_state, make_step
-from dav2_jax.weights.checkpoint import flatten
 
 MINI = ModelConfig("mini", 16, 2, 2, "mlp", 16, (8, 8, 16, 16), (0, 0, 1, 1), kind="metric", max_depth=20)
 ADAMW = OptimizerConfig(steps=10, encoder_lr=1e-3)

@@ -1,95 +1,16 @@
-"""The C++ kernels of `dav2_jax.kernels.cpu` as ordinary operations, where they are there, and XLA's where they are not.
+"""The C++ kernels as operations of JAX, for `dispatch.choose`.
 
-Each wrapper rounds its kernel to the dtype of its input, computes in float32 and returns that dtype. What it promises
-is what `ops.py` says of the function that calls it; `plain` is that function in XLA's operations.
+Each rounds its weights to the dtype of its input, computes in float32 and returns that dtype. What it promises is what
+its plain twin in `model.ops` and `model.conv` does.
 """
-
-import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from dav2_jax.image.resize import linear_taps
-from dav2_jax.kernels import cpu as native
-from dav2_jax.kernels.tpu.operation import on_one_device
 
 PANEL = 32  # columns that the kernels' tiles take at once, at most: those of AVX-512
-
-
-def choose(kernel: Callable, plain: Callable, *arguments: jax.Array, maps: int = 1, **how) -> jax.Array:
-    """plain(*arguments, **how), computed by kernel(*arguments, **how) on a CPU unless it is differentiated.
-
-    Both are functions of a module, and `how` can be hashed: by these, programs are kept for calls outside of `jit`.
-    maps: how many of the arguments, the first ones, have a batch as their first axis, as the result has. A `vmap` over
-          these alone is a larger batch; under any other, `plain` runs.
-    """
-    return _native.bind(*arguments, kernel=kernel, plain=plain, maps=maps, how=tuple(sorted(how.items())))
-
-
-_native = Primitive("native_or_plain")
-
-
-@_native.def_abstract_eval
-def _abstract(*arguments, plain, how, **_):
-    out = jax.eval_shape(
-        functools.partial(plain, **dict(how)), *(jax.ShapeDtypeStruct(one.shape, one.dtype) for one in arguments)
-    )
-    return jax.core.ShapedArray(out.shape, out.dtype)
-
-
-@functools.cache
-def _jitted(**parameters):
-    return jax.jit(functools.partial(_native.bind, **parameters))
-
-
-_native.def_impl(lambda *arguments, **parameters: _jitted(**parameters)(*arguments))
-
-
-def _lower(context, *arguments, kernel, plain, how, **_):
-    """Decided when the program is made for its devices: only then are they known."""
-    on_cpu = context.module_context.platforms == ("cpu",)
-    chosen = kernel if on_cpu and on_one_device(context) and native.available() else plain
-    return mlir.lower_fun(functools.partial(chosen, **dict(how)), multiple_results=False)(context, *arguments)
-
-
-mlir.register_lowering(_native, _lower)
-
-
-def _jvp(primals, tangents, *, plain, how, **_):
-    """As if `plain` had been written in its place: nothing is computed twice for the gradient."""
-    varied = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
-
-    def of_varied(*some):
-        every = list(primals)
-        for i, one in zip(varied, some, strict=True):
-            every[i] = one
-        return plain(*every, **dict(how))
-
-    return jax.jvp(of_varied, [primals[i] for i in varied], [tangents[i] for i in varied])
-
-
-ad.primitive_jvps[_native] = _jvp
-
-
-def _batch(arguments, axes, *, plain, maps, how, **others):
-    if any(axis is not None for axis in axes[maps:]):
-        return jax.vmap(functools.partial(plain, **dict(how)), axes)(*arguments), 0
-    size = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if axis is not None)
-
-    def folded(a, axis):
-        a = jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
-        return a.reshape(-1, *a.shape[2:])
-
-    some = [folded(a, axis) for a, axis in zip(arguments[:maps], axes[:maps], strict=True)]
-    out = _native.bind(*some, *arguments[maps:], plain=plain, maps=maps, how=how, **others)
-    return out.reshape(size, -1, *out.shape[1:]), 0
-
-
-batching.primitive_batchers[_native] = _batch
 
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, then_gelu: bool = False) -> jax.Array:
@@ -120,8 +41,8 @@ def attention(qkv: jax.Array, *, heads: int) -> jax.Array:
     batch, n, packed = qkv.shape
     channels = packed // 3 // heads
     keys = n + 256 + 2 * PANEL * (n // 256 + 1)  # at most, each block being rounded up
-    room = heads * keys * (channels + _rounded(channels))
-    return _call("dav2_attention", (batch, n, packed // 3), qkv.dtype, qkv, heads=np.int32(heads), room=room)
+    scratch = heads * keys * (channels + _rounded(channels))
+    return _call("dav2_attention", (batch, n, packed // 3), qkv.dtype, qkv, heads=np.int32(heads), scratch=scratch)
 
 
 def has_conv(kernel: jax.Array, *, stride: int, relu: bool, add: bool) -> bool:
@@ -138,12 +59,12 @@ def conv(x, *operands, stride: int, relu: bool, add: bool) -> jax.Array:
     shape = (x.shape[0], height, width, kernel.shape[3])
     how = {"stride": np.int32(stride), "relu": np.bool_(relu)}
     return _call(
-        "dav2_conv", shape, x.dtype, x, residual, kernel.astype(x.dtype), bias, room=_kernel_room(kernel), **how
+        "dav2_conv", shape, x.dtype, x, residual, kernel.astype(x.dtype), bias, scratch=_winograd_scratch(kernel), **how
     )
 
 
-def kept(x: jax.Array) -> jax.Array:
-    """x, which XLA then computes once and keeps."""
+def optimization_barrier(x: jax.Array) -> jax.Array:
+    """x. XLA computes it once, because it does not look behind this call."""
     same = jax.ffi.ffi_call("dav2_kept", jax.ShapeDtypeStruct(x.shape, jnp.float32), input_output_aliases={0: 0})
     return same(x.astype(jnp.float32)).astype(x.dtype)
 
@@ -158,7 +79,7 @@ def conv_kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     shape = (3, 3, x.shape[3], g.shape[3])
     floats = 9 * x.shape[3] * _rounded(g.shape[3])
     parts = max(2, min(32, x.shape[0] * x.shape[1], 2**24 // floats))  # up to 64 MB of sums
-    return _call("dav2_conv_kernel_gradient", shape, x.dtype, x, g, parts=np.int32(parts), room=parts * floats)
+    return _call("dav2_conv_kernel_gradient", shape, x.dtype, x, g, parts=np.int32(parts), scratch=parts * floats)
 
 
 def resize_conv(x, kernel, bias, *last, height: int, width: int) -> jax.Array:
@@ -176,18 +97,27 @@ def resize_conv(x, kernel, bias, *last, height: int, width: int) -> jax.Array:
     else:
         weights, shape, dtype = jnp.zeros(1), (*map_shape, kernel.shape[3]), x.dtype
     return _call(
-        "dav2_conv_resized", shape, dtype, x, *taps, kernel.astype(x.dtype), bias, weights, room=_kernel_room(kernel)
+        "dav2_conv_resized",
+        shape,
+        dtype,
+        x,
+        *taps,
+        kernel.astype(x.dtype),
+        bias,
+        weights,
+        scratch=_winograd_scratch(kernel),
     )
 
 
-def _call(name: str, shape, dtype, *arguments, room: int = 0, **how) -> jax.Array:
-    """room: floats that the kernel may write in; as a result of the call, they lie in XLA's own plan of the memory."""
+def _call(name: str, shape, dtype, *arguments, scratch: int = 0, **how) -> jax.Array:
+    """scratch: floats that the kernel may write in; a result of the call, so they are part of XLA's memory plan."""
     arguments = [one if one.dtype == jnp.int32 else one.astype(jnp.float32) for one in arguments]
-    results = [jax.ShapeDtypeStruct(shape, jnp.float32)] + [jax.ShapeDtypeStruct((room,), jnp.float32)] * bool(room)
+    shapes = [shape, (scratch,)] if scratch else [shape]
+    results = [jax.ShapeDtypeStruct(one, jnp.float32) for one in shapes]
     return jax.ffi.ffi_call(name, results)(*arguments, **how)[0].astype(dtype)
 
 
-def _kernel_room(kernel: jax.Array) -> int:
+def _winograd_scratch(kernel: jax.Array) -> int:
     return 16 * kernel.shape[2] * _rounded(kernel.shape[3])  # transformed, by Winograd
 
 
