@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import _thread
+import importlib.util
 import inspect
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import dav2_jax
 from dav2_jax.cli import data
@@ -62,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     own_process = argv is None
     if own_process:
+        _leave_absent_tpus_alone()
         sys.unraisablehook = _where_nothing_can_be_raised
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -118,6 +121,16 @@ def _group_help(group: str) -> str:
     verbs = {name.removeprefix(group): verb for name, verb in VERBS.items() if name.startswith(group)}
     about = GROUPS[group.strip()].partition(" (")[0]
     return f"usage: dav2 {group}VERB ...\n\n{about}.\n\n{_lines(verbs)}\n\n$ dav2 {group}VERB --help"
+
+
+def _leave_absent_tpus_alone() -> None:
+    """With libtpu, and neither a TPU nor a GPU plugin, JAX would start libtpu, which prints ten lines of errors."""
+    if "JAX_PLATFORMS" in os.environ or importlib.util.find_spec("libtpu") is None:
+        return
+    vendors = (path.read_text().strip() for path in Path("/sys/bus/pci/devices").glob("*/vendor"))
+    has_tpu = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")) or "0x1ae0" in vendors
+    if not has_tpu and importlib.util.find_spec("jax_plugins") is None:
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def _where_nothing_can_be_raised(unraisable, /) -> None:

@@ -7,8 +7,7 @@ from typing import TypedDict
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
-
-TAGS = ("plain", "thin", "glass", "mirror", "sky")  # Example["tag"] holds places in this list
+from dav2_jax.scenes.tags import TAGS as TAGS  # beside the example whose `tag` they name
 
 
 class Example(TypedDict, total=False):

@@ -27,6 +27,7 @@ from dav2_jax.inference.geometry import focal_from_exif
 from dav2_jax.inference.pipeline import Outcome
 from dav2_jax.inference.preprocess import preprocess_on_device
 from dav2_jax.inference.programs import Programs
+from dav2_jax.kernels import cpu
 from dav2_jax.model import depth_anything, ops
 from dav2_jax.model.depth_anything import Params
 from dav2_jax.sharding import inference_devices, on_any_mesh
@@ -67,6 +68,8 @@ class Model:
         self.config, self.license, self.provenance = weights.config, weights.license, weights.provenance
         self.dtype = jnp.dtype(dtype)
         self.devices = list(devices or inference_devices())
+        if self.devices[0].platform == "cpu":
+            cpu.available()  # compiles the kernels, and says so, before anything waits for them
         self._params = weights.arrays()
         self._fn = on_any_mesh(functools.partial(depth_anything.apply, self.config, dtype=self.dtype))
         self._module: nnx.Module | None = None  # once it was asked for

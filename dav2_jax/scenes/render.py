@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dav2_jax.data.example import TAGS
 from dav2_jax.scenes.cull import in_view
 from dav2_jax.scenes.intersect import add, along, dot, present, scale, trace, unit
 from dav2_jax.scenes.light import reflected, shade
 from dav2_jax.scenes.shapes import GLASS, MIRROR, ROUND, Scene
 from dav2_jax.scenes.surface import describe, fetch
+from dav2_jax.scenes.tags import TAGS
 
 TILE = 84  # pixels on a side, at most
 EXTRA = ((0.33, -0.25), (-0.33, 0.25))  # of a pixel, from its middle

@@ -13,8 +13,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from dav2_jax.data.example import TAGS
 from dav2_jax.scenes.render import Picture
+from dav2_jax.scenes.tags import TAGS
 from dav2_jax.scenes.textures import noise
 
 

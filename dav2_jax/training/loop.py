@@ -30,6 +30,7 @@ from dav2_jax.data.loader import Loader
 from dav2_jax.data.prefetch import prefetch_to_device
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import held
+from dav2_jax.kernels import cpu
 from dav2_jax.model import depth_anything
 from dav2_jax.model.flops import peak
 from dav2_jax.training import recipe as recipes
@@ -68,6 +69,8 @@ def train(recipe: Recipe, run: Path, *, devices=None) -> Outcome:
     if len(devices) % recipe.fsdp:
         raise Dav2Error(f"--fsdp {recipe.fsdp}: must divide the number of devices, {len(devices)}")
     mesh = sharding.make_mesh(devices, recipe.fsdp)
+    if devices[0].platform == "cpu":
+        cpu.available()  # compiles the kernels, and says so, before anything waits for them
     if recipe.batch_size % (mesh.size * recipe.accumulate):
         raise Dav2Error(
             f"--batch-size {recipe.batch_size} does not divide among {mesh.size} devices x {recipe.accumulate} parts"

@@ -218,9 +218,7 @@ def from_json(text: str) -> Recipe:
 
 
 def _folder() -> Path:
-    from dav2_jax import configs
-
-    return Path(configs.__file__).parent
+    return Path(importlib.util.find_spec("dav2_jax.configs").origin).parent
 
 
 def _flag(name: str) -> str:

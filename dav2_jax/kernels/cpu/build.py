@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -73,8 +74,13 @@ def _library(compiler: list[str]) -> Path:
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
         raise PermissionError(f"others may write in {folder}")  # and what lies there is run
     if not path.exists():
-        with atomic(path) as temporary:
-            _output(*command, f"-I{jax.ffi.include_dir()}", str(SOURCES / "kernels.cc"), "-o", str(temporary))
+        start = time.perf_counter()
+        print("compiling the kernels for this CPU, once a machine ...", end=" ", file=sys.stderr, flush=True)
+        try:
+            with atomic(path) as temporary:
+                _output(*command, f"-I{jax.ffi.include_dir()}", str(SOURCES / "kernels.cc"), "-o", str(temporary))
+        finally:
+            print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
     return path
 
 
