@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import inspect
-import io
 import os
 import sys
 import threading
@@ -64,8 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     own_process = argv is None
     if own_process:
         sys.unraisablehook = _where_nothing_can_be_raised
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files that its encoding does not have
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]

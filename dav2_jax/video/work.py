@@ -36,21 +36,23 @@ def locked(out: Path) -> Iterator[None]:
     """
     folder = _folder(out)
     busy = f"{out}: another dav2 video is making it: wait until that has ended, or name another output"
-    with contextlib.ExitStack() as stack:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # whoever held it has just ended, and removed the folder
-                stack.enter_context(held(folder / _LOCK, busy))
-                if (folder / _LOCK).exists() or os.name != "posix":  # there, `held` needs no file
-                    break
-                stack.pop_all().close()  # the file of that process
-        try:
-            yield
-        finally:
-            if {path.name for path in folder.iterdir()} <= {_LOCK}:
-                (folder / _LOCK).unlink(missing_ok=True)  # while it is held: it is nobody else's
-    with contextlib.suppress(OSError):  # not empty: work to go on with, or of the next process
-        folder.rmdir()
+    try:
+        with contextlib.ExitStack() as stack:
+            while True:
+                folder.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # whoever held it has just ended, and removed the folder
+                    stack.enter_context(held(folder / _LOCK, busy))
+                    if (folder / _LOCK).exists() or os.name != "posix":  # there, `held` needs no file
+                        break
+                    stack.pop_all().close()  # the file of that process
+            try:
+                yield
+            finally:
+                if {path.name for path in folder.iterdir()} <= {_LOCK}:
+                    (folder / _LOCK).unlink(missing_ok=True)  # while it is held: it is nobody else's
+    finally:
+        with contextlib.suppress(OSError):  # not empty: work to go on with, or of another process
+            folder.rmdir()
 
 
 def _folder(out: Path) -> Path:
