@@ -30,17 +30,18 @@ def write_clip(
     audio=None,
     audio_start=0.0,
     held=None,
+    options=None,
 ):
     """Writes uint8 RGB frames; times are in units of time_base; audio is a codec: a tone as long as the video.
 
-    held is the duration of the last frame, in units of time_base.
+    held is the duration of the last frame, in units of time_base; options are those of the container.
 
     matrix "ITU709" or "ITU601" converts by it and tags it; None converts by BT.601 and tags nothing.
     """
     times = list(range(len(frames))) if times is None else times
-    options = {"crf": "1", "preset": "ultrafast"} if codec == "libx264" else {}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=24, options=options)
+    quality = {"crf": "1", "preset": "ultrafast"} if codec == "libx264" else {}
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=24, options=quality)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = stream.time_base = time_base

@@ -204,14 +204,22 @@ def test_a_damaged_file_gives_what_can_be_decoded(name, tmp_path):
     assert "\n" not in source.damage
 
 
-def test_a_file_that_was_cut_off(tmp_path):
-    path = write_clip(tmp_path / "a.mkv", gradients(60, 64, 96))
+@pytest.mark.parametrize("share", [0.4, 0.55, 0.9])
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.mkv", {}), ("a.mp4", {"movflags": "faststart"}), ("a.mov", {"movflags": "faststart"})]
+)
+def test_a_file_that_was_cut_off(name, options, share, tmp_path):
+    path = write_clip(tmp_path / name, gradients(60, 64, 96), audio="aac", options=options)
     whole = read(path)[2]
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert len(whole) == 60
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     source, _, images = read(path)
-    assert 10 < len(images) < 50
+    assert 60 * share / 2 < len(images) < 60
     np.testing.assert_array_equal(images[:-1], whole[: len(images) - 1])
-    assert "cut short" in source.damage
+    assert f"cut short: {len(images)} of 60 frames could be decoded" in source.damage
+
+
+def test_without_its_index_a_file_is_refused(tmp_path):
     path = write_clip(tmp_path / "a.mp4", gradients(60, 64, 96))  # its index is at the end
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(Dav2Error, match=r"a\.mp4: cannot be opened as a video \("):
