@@ -1,8 +1,8 @@
 """A video, or a folder of frames, to its depth: frames in, steady depth out, in constant memory, resumable.
 
-Frames go through in chunks. A finished chunk stays in the work folder (`video_work`) with all that the next one needs
-to know, so a run that was stopped in any way goes on behind its last finished chunk, to the same result as without the
-stop. At the end the chunks are joined, the audio is copied, and the whole appears under its name at once.
+Frames are processed in chunks. A finished chunk stays in the work folder (`work`) together with the state that the next
+one starts from, so an interrupted run resumes after its last finished chunk, to the same result. At the end the chunks
+are joined, the audio is copied, and the output appears under its name at once.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from dav2_jax.video.steady import CutDetector, Flicker, SteadyRange
 from dav2_jax.video.work import Work, locked
 from dav2_jax.video.writer import CONTAINERS, ChunkEncoder, Codec, Container, join
 
-CHUNK = 64  # frames: a stop loses the work on less than that
+CHUNK = 64  # frames: an interruption loses fewer
 
 Predict = Callable[[Iterator[np.ndarray]], Iterator[Depth]]
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoReport:
-    """What became of a video; `str(report)` sums up.
+    """Result of `depth_video`; `str(report)` is the one-line summary.
 
     audio           "audio copied", "no audio" or why it was left out; None for a folder of frames
     flicker         percent of the range, see `steady.Flicker`; None without pictures, or where nothing stood still
@@ -81,19 +81,20 @@ def depth_video(
 ) -> VideoReport:
     """Predicts all frames of `src` and writes them to `out`.
 
-    load        gives the function from an iterator of frames, uint8 RGB [H, W, 3], to one of their Depths, each with
-                its frame as `image`, in order. Called after all else was checked, and only if there are frames left.
+    load        returns the function from an iterator of frames, uint8 RGB [H, W, 3], to an iterator of their Depths,
+                in order, each with its frame as `image`. Called after all checks, and only if frames are left.
     src         a video file or a folder of pictures
     out         a video file, by its extension (`writer.CONTAINERS`), else a folder: files numbered from 000000, or
                 named after the pictures of src
     render      what to write of each frame; None: pictures in color
     fps         frames per second of a folder (24 without); of a video, use at most so many frames of each second
-    max_frames  stop after that many
-    batch_size  that of `predict`: chunks are whole batches, so that batches are the same after a stop
-    model       name, input size and all else that decides the values, as JSON: no other one continues
-    overwrite   replace `out` where it is a file, and throw away unfinished work made with other options
+    max_frames  stop after this many
+    batch_size  of `predict`: chunks are whole batches, so that a resumed run has the same batches
+    model       identity of the model, JSON: name, input size and all else that decides the values. A run with another
+                one does not resume this one's work
+    overwrite   replace `out` where it is a file, and discard unfinished work of other options
     progress    show a bar on a terminal
-    chunk       frames between two points from which an interrupted call goes on, rounded up to whole batches
+    chunk       frames per chunk, rounded up to whole batches
 
     Raises Dav2Error in one line for what a user can cause, also where another process is making `out`. After that,
     Ctrl-C or a crash, the same call goes on.
@@ -122,7 +123,7 @@ def depth_video(
             job = _Job(source, work, render, encoding, out, chunk=-(-chunk // batch_size) * batch_size)
             try:
                 job.run(load, max_frames, progress and sys.stderr.isatty())
-                return job.finish(cut=max_frames is not None)
+                return job.finish(truncated=max_frames is not None)
             except BaseException:
                 if work.frames:
                     _say(f"{out}: {work.frames} frames are finished and kept: the same command goes on from there")
@@ -134,15 +135,15 @@ def depth_video(
 
 
 class _Job:
-    """The frames that are left, chunk after chunk, and the end."""
+    """Processes the remaining frames chunk by chunk, then assembles the output."""
 
     def __init__(self, source: Source, work: Work, render: RenderOptions, encoding, out: Path, chunk: int):
         self.source, self.work, self.render, self.encoding, self.out, self.chunk = (
             source, work, render, encoding, out, chunk,
         )  # fmt: skip
         self.cuts, self.range, self.steady, self.alone = CutDetector(), SteadyRange(), Flicker(), Flicker()
-        self.memory = {"cuts": self.cuts, "range": self.range, "steady": self.steady, "alone": self.alone}
-        work.recall(**self.memory)
+        self.state = {"cuts": self.cuts, "range": self.range, "steady": self.steady, "alone": self.alone}
+        work.restore(**self.state)
 
     def run(self, load: Callable[[], Predict], max_frames: int | None, progress: bool) -> None:
         done, total = self.work.frames, self.source.total
@@ -169,7 +170,7 @@ class _Job:
                             write(self.work.frames + len(times), ahead[0][0], depth)
                             times.append(ahead.popleft())
                             bar.update()
-                    self.work.finish_chunk(times, **self.memory)
+                    self.work.finish_chunk(times, **self.state)
         finally:
             if hasattr(depths, "close"):  # a predictor with threads ends them
                 depths.close()
@@ -196,7 +197,7 @@ class _Job:
         yield write
 
     def _picture(self, depth: Depth, pts: int) -> np.ndarray:
-        """The frame as it is drawn, and counted in both flicker figures."""
+        """Draws a frame, and adds it to both flicker figures."""
         cut = self.cuts.is_cut(depth.image)
         limits = self.render.limits
         if limits is None and depth.unit == "metres" and depth.max_depth is not None:
@@ -209,8 +210,8 @@ class _Job:
         self.alone.add(depth.image, depth.values, own, cut)
         return self.render.draw(depth, limits)
 
-    def finish(self, cut: bool) -> VideoReport:
-        """Puts the whole under its name and removes the work folder."""
+    def finish(self, truncated: bool) -> VideoReport:
+        """Moves the finished output to its name and removes the work folder."""
         frames, audio = self.work.frames, None
         if self.encoding is None:
             if self.out.is_dir():
@@ -222,7 +223,7 @@ class _Job:
             chunks = [(self.work.chunk(n, self.out.suffix), times) for n, times in enumerate(self.work.times)]
             joined = self.work.folder / f"joined{self.out.suffix}"
             end = int(self.work.times[-1][-1].sum()) * self.source.time_base
-            audio = join(chunks, joined, *self.encoding, self.source, until=end if cut else None)
+            audio = join(chunks, joined, *self.encoding, self.source, until=end if truncated else None)
             joined.replace(self.out)
         self.work.remove()
         return VideoReport(

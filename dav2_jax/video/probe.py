@@ -16,6 +16,7 @@ import numpy as np
 from dav2_jax.errors import Dav2Error
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # element IDs of Matroska
+_FLV_TAGS = (b"\x08", b"\x09", b"\x12")  # audio, video, script
 _CLOCK = re.compile(
     r"(?:(\d+)\s*(?:days?\b|d\b|[.\s])[\s,]*)?(?:(\d+):)?(\d+):(\d+(?:[.,]\d*)?)",  # [days] [hours:]minutes:seconds
     re.ASCII | re.IGNORECASE,
@@ -125,7 +126,7 @@ def tag_seconds(text: str) -> Fraction | None:
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether a file has fewer bytes than its outermost elements state: Matroska, WebM, MP4, QuickTime and AVI.
+    """Whether a file has fewer bytes than its outermost elements state: Matroska, WebM, MP4, QuickTime, AVI and FLV.
 
     FFmpeg reads such a file without an error where it ends between two packets.
     """
@@ -139,6 +140,10 @@ def is_cut_short(path: Path) -> bool:
                 return False
             content, at = _ebml_size(head, at + 4)
             return content is not None and at + content > size
+        if head.startswith(b"FLV"):  # each tag is followed by its length
+            file.seek(-4, 2)
+            file.seek(max(size - 4 - int.from_bytes(file.read(4)), 0))
+            return file.read(1) not in _FLV_TAGS
         element_length = _riff_element if head.startswith(b"RIFF") else _box
         at = 0
         while at < size:

@@ -75,6 +75,7 @@ class VideoFile:
                 )
         except av.FFmpegError as error:
             raise Dav2Error(f"{path}: cannot be opened as a video ({error.strerror}): check the file") from error
+        self._step = max(round(1 / (self.rate * self.time_base)), 1)  # for frames without a timestamp or duration
         with contextlib.closing(self._decode()) as decoded:
             first = next(decoded, None)
         if first is None:
@@ -82,7 +83,6 @@ class VideoFile:
         self._orientation = Orientation.of(first)
         self._size = first.width, first.height
         self.aspect = 1 / aspect if self._orientation.transpose else aspect
-        self._step = max(round(1 / (self.rate * self.time_base)), 1)  # for frames without a timestamp or duration
         self._fps = None if fps is None else _rate(fps)
         if fps is not None and fps < self.rate:
             self.total = self.total and max(round(self.total * fps / self.rate), 1)
@@ -114,7 +114,8 @@ class VideoFile:
             yield pts, pts + (frame.duration or self._step), frame
 
     def _held_until(self, end: int) -> int:
-        """When the last frame ends: AVI, FLV and many Matroska files say of it only when the whole video does."""
+        """When the last frame ends: in AVI, FLV and many Matroska files its own duration is that of all frames, and
+        only the length of the video is true."""
         stated = end if self._end is None else int(self._end / self.time_base)
         return stated if stated > end + _LEAST_HOLD * self._step and self.damage is None else end
 
@@ -144,8 +145,8 @@ class VideoFile:
                 if packet is None:
                     break
                 cut = packet.is_corrupt if packet.size else cut  # of the last packet, a part only
-            step = 1 / self.rate
-            missing = None in (container.duration, end) or end < container.duration / 1e6 - _CUT_MARGIN * step
+            margin = _CUT_MARGIN * self._step * self.time_base
+            missing = None in (container.duration, end) or end < container.duration / 1e6 - margin
         if faulty or cut or (missing and probe.is_cut_short(self.path)):
             of = f" of {self._stated} frames" if self._stated else " frames"
             self.damage = (

@@ -1,10 +1,10 @@
-"""The work folder of a video that is being made, which makes it possible to go on after a stop of any kind.
+"""The work folder of an unfinished video, from which an interrupted run resumes.
 
 `out.mp4` grows in the hidden folder `.out.mp4.dav2` beside it:
 
-    manifest.json           the input and all options: other ones never continue this work
+    manifest.json           the input and all options: a run with other ones does not resume this work
     000000.mp4, ...         the pictures of one chunk; or frames/, the files of all frames
-    000007.memory.npz       what the frames after chunk 7 must know of those before: the range, the flicker figure
+    000007.state.npz        state after chunk 7, for the next one: steady range, scene cuts, flicker figures
     000000.npy, ...         times of the frames of one chunk; written last, it says that the chunk is finished
     lock                    held by the process at work
     joined.mp4              while chunks are being joined; renamed to out.mp4 when it is whole
@@ -62,8 +62,8 @@ def _folder(out: Path) -> Path:
 class Work:
     """Opens or creates the work folder of `out`.
 
-    manifest    what this run makes, and from which input: JSON values
-    start_over  throw away finished chunks that were made with another manifest, which is otherwise a Dav2Error
+    manifest    input and options of this run, JSON
+    start_over  discard finished chunks of another manifest, which is otherwise a Dav2Error
 
     Attributes: folder, and times, an int64 array [frames, 2] for each finished chunk: timestamp and duration.
 
@@ -94,29 +94,29 @@ class Work:
         return sum(map(len, self.times))
 
     def chunk(self, number: int, suffix: str) -> Path:
-        """Where the pictures of a chunk go; or of the next one, with number len(times)."""
+        """Path of the pictures of a chunk; number len(times) is the next one."""
         return self.folder / f"{number:06d}{suffix}"
 
     def finish_chunk(self, times: list[tuple[int, int]], **parts: object) -> None:
-        """Marks the next chunk as finished: its pictures are written, and the attributes of `parts` are kept."""
+        """Marks the next chunk, whose pictures are written, as finished, and stores the attributes of `parts`."""
         number = len(self.times)
         attributes = {f"{name}.{key}": value for name, part in parts.items() for key, value in vars(part).items()}
         data = io.BytesIO()
         np.savez(data, **{key: value for key, value in attributes.items() if value is not None})
-        with atomic(self._memory(number)) as temporary:
+        with atomic(self._state(number)) as temporary:
             temporary.write_bytes(data.getvalue())
         data = io.BytesIO()
         np.save(data, np.array(times, np.int64))
         with atomic(self._mark(number)) as temporary:
             temporary.write_bytes(data.getvalue())
-        self._memory(number - 1).unlink(missing_ok=True)
+        self._state(number - 1).unlink(missing_ok=True)
         self.times.append(np.array(times, np.int64))
 
-    def recall(self, **parts: object) -> None:
-        """Gives `parts` back the attributes that they had when the last finished chunk ended."""
+    def restore(self, **parts: object) -> None:
+        """Sets the attributes of `parts` to those after the last finished chunk."""
         if not self.times:
             return
-        with np.load(self._memory(len(self.times) - 1), allow_pickle=False) as stored:
+        with np.load(self._state(len(self.times) - 1), allow_pickle=False) as stored:
             for key, value in stored.items():
                 name, attribute = key.split(".")
                 setattr(parts[name], attribute, value if value.ndim else value.item())
@@ -137,8 +137,8 @@ class Work:
     def _mark(self, number: int) -> Path:
         return self.chunk(number, ".npy")
 
-    def _memory(self, number: int) -> Path:
-        return self.chunk(number, ".memory.npz")
+    def _state(self, number: int) -> Path:
+        return self.chunk(number, ".state.npz")
 
     def _read_manifest(self) -> dict | None:
         try:

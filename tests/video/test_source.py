@@ -205,9 +205,7 @@ def test_a_damaged_file_gives_what_can_be_decoded(name, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.4, 0.55, 0.9])
-@pytest.mark.parametrize(
-    ("name", "options"), [("a.mkv", {}), ("a.mp4", {"movflags": "faststart"}), ("a.mov", {"movflags": "faststart"})]
-)
+@pytest.mark.parametrize(("name", "options"), [("a.mkv", {}), ("a.mp4", {"movflags": "faststart"}), ("a.flv", {})])
 def test_a_file_that_was_cut_off(name, options, share, tmp_path):
     path = write_clip(tmp_path / name, gradients(60, 64, 96), audio="aac", options=options)
     whole = read(path)[2]
@@ -216,7 +214,7 @@ def test_a_file_that_was_cut_off(name, options, share, tmp_path):
     source, _, images = read(path)
     assert 60 * share / 2 < len(images) < 60
     np.testing.assert_array_equal(images[:-1], whole[: len(images) - 1])
-    assert f"cut short: {len(images)} of 60 frames could be decoded" in source.damage
+    assert source.damage.startswith(f"{path}: damaged or cut short: {len(images)} ")
 
 
 def test_without_its_index_a_file_is_refused(tmp_path):
