@@ -19,6 +19,7 @@ _PUBLIC = {
     "Depth": "dav2_jax.inference.depth",
     "DepthAnything": "dav2_jax.model.depth_anything",
     "plain_operations": "dav2_jax.kernels.dispatch",
+    "predict_video": "dav2_jax.video.predict",
     "align_to_metric": "dav2_jax.inference.align",
     "ModelConfig": "dav2_jax.model.config",
     "PRESETS": "dav2_jax.model.config",

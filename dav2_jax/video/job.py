@@ -1,8 +1,8 @@
 """A video, or a folder of frames, to its depth: frames in, steady depth out, in constant memory, resumable.
 
-Frames go through in chunks. A finished chunk stays in the work folder (`video_work`) with all that the next one needs
-to know, so a run that was stopped in any way goes on behind its last finished chunk, to the same result as without the
-stop. At the end the chunks are joined, the audio is copied, and the whole appears under its name at once.
+Frames are processed in chunks. A finished chunk stays in the work folder (`work`) together with the state that the next
+one starts from, so an interrupted run resumes after its last finished chunk, to the same result. At the end the chunks
+are joined, the audio is copied, and the output appears under its name at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -25,60 +24,29 @@ import dav2_jax
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic, save_png
 from dav2_jax.image.read import MAX_PIXELS
-from dav2_jax.inference.depth import STRIP_WIDTH, Depth
+from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.formats import FORMATS
-from dav2_jax.video.source import open_source
+from dav2_jax.video.render import RenderOptions
+from dav2_jax.video.source import Source, open_source
 from dav2_jax.video.steady import CutDetector, Flicker, SteadyRange
-from dav2_jax.video.work import Work
-from dav2_jax.video.writer import CONTAINERS, ChunkEncoder, Container, join
+from dav2_jax.video.work import Work, locked
+from dav2_jax.video.writer import CONTAINERS, ChunkEncoder, Codec, Container, join
 
-CHUNK = 64  # frames: a stop loses the work on less than that
+CHUNK = 64  # frames: an interruption loses fewer
 
 Predict = Callable[[Iterator[np.ndarray]], Iterator[Depth]]
-Format = Literal["picture", "npz", "npy", "png16", "exr"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """What to write of each frame.
-
-    format        "picture", or the values themselves, one file a frame: npz npy png16 exr (`formats.FORMATS`)
-    gray          pictures in gray, not in colors
-    side_by_side  frame, white strip and depth in one picture
-    limits        values to draw at the ends of the colors; None: 0 and max_depth for metres, a steady range otherwise
-    """
-
-    format: Format = "picture"
-    gray: bool = False
-    side_by_side: bool = False
-    limits: tuple[float, float] | None = None
-
-    def draw(self, depth: Depth, limits: tuple[float, float]) -> np.ndarray:
-        """(H, W or 2W + 50, 3) uint8 RGB"""
-        if self.side_by_side:
-            return depth.side_by_side(limits, gray=self.gray)
-        return np.repeat(depth.gray(limits)[..., None], 3, axis=-1) if self.gray else depth.color(limits)
-
-    def shape(self, depth: Depth) -> tuple[int, int]:
-        """(H, W) of what `draw` gives."""
-        height, width = depth.shape
-        return height, 2 * width + STRIP_WIDTH if self.side_by_side else width
-
-    @property
-    def suffix(self) -> str:
-        name = "side-by-side" if self.side_by_side else "gray" if self.gray else "color"
-        return FORMATS[name if self.format == "picture" else self.format].suffix
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoReport:
-    """What became of a video; `str(report)` sums up.
+    """Result of `depth_video`; `str(report)` is the one-line summary.
 
     audio           "audio copied", "no audio" or why it was left out; None for a folder of frames
     flicker         percent of the range, see `steady.Flicker`; None without pictures, or where nothing stood still
     flicker_before  the same when each frame is drawn from its own smallest to its own largest value, as the official
                     code does
     damage          one line about frames that could not be decoded, or None
+    note            one line about a choice that was made, such as one of several video streams, or None
     """
 
     out: Path
@@ -87,19 +55,20 @@ class VideoReport:
     flicker: float | None
     flicker_before: float | None
     damage: str | None
+    note: str | None = None
 
     def __str__(self) -> str:
-        said = [f"{self.out}: {self.frames} frames"] + ([self.audio] if self.audio else [])
+        parts = [f"{self.out}: {self.frames} frames"] + ([self.audio] if self.audio else [])
         if self.flicker is not None:
-            said.append(f"flicker {self.flicker:.2f} % of the range (frame by frame: {self.flicker_before:.2f} %)")
-        return ", ".join(said)
+            parts.append(f"flicker {self.flicker:.2f} % of the range (frame by frame: {self.flicker_before:.2f} %)")
+        return ", ".join(parts)
 
 
 def depth_video(
     load: Callable[[], Predict],
     src: Path,
     out: Path,
-    look: Look = Look(),
+    render: RenderOptions | None = None,
     *,
     fps: float | None = None,
     max_frames: int | None = None,
@@ -108,67 +77,73 @@ def depth_video(
     model: dict | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    chunk: int = CHUNK,
 ) -> VideoReport:
     """Predicts all frames of `src` and writes them to `out`.
 
-    load        gives the function from an iterator of frames, uint8 RGB [H, W, 3], to one of their Depths, each with
-                its frame as `image`, in order. Called after all else was checked, and only if there are frames left.
+    load        returns the function from an iterator of frames, uint8 RGB [H, W, 3], to an iterator of their Depths,
+                in order, each with its frame as `image`. Called after all checks, and only if frames are left.
     src         a video file or a folder of pictures
-    out         a video file, by its extension (`video_output.CONTAINERS`), else a folder: files numbered from 000000,
-                or named after the pictures of src
+    out         a video file, by its extension (`writer.CONTAINERS`), else a folder: files numbered from 000000, or
+                named after the pictures of src
+    render      what to write of each frame; None: pictures in color
     fps         frames per second of a folder (24 without); of a video, use at most so many frames of each second
-    max_frames  stop after that many
-    batch_size  that of `predict`: chunks are whole batches, so that batches are the same after a stop
-    model       name, input size and all else that decides the values, as JSON: no other one continues
-    overwrite   replace `out` where it is a file, and throw away unfinished work made with other options
-    progress    show a bar on a terminal; the summary goes to stdout either way
+    max_frames  stop after this many
+    batch_size  of `predict`: chunks are whole batches, so that a resumed run has the same batches
+    model       identity of the model, JSON: name, input size and all else that decides the values. A run with another
+                one does not resume this one's work
+    overwrite   replace `out` where it is a file, and discard unfinished work of other options
+    progress    show a bar on a terminal
+    chunk       frames per chunk, rounded up to whole batches
 
-    Raises Dav2Error in one line for what a user can cause. After that, Ctrl-C or a crash, the same call goes on.
+    Raises Dav2Error in one line for what a user can cause, also where another process is making `out`. After that,
+    Ctrl-C or a crash, the same call goes on.
     """
     for name, value in (("batch_size", batch_size), ("max_frames", max_frames), ("fps", fps)):
-        if value is not None and not value > 0:
+        if value is not None and not (value > 0 and np.isfinite(value)):
             raise Dav2Error(f"{name} (--{name.replace('_', '-')}) is {value:g}: give a number above 0")
-    container = _check(src, out, look, overwrite)
+    render = render or RenderOptions()
+    encoding = _check(src, out, render, overwrite)
     source = open_source(src, fps=fps, max_pixels=max_pixels)
+    if source.note:
+        _say(source.note)
     manifest = {
         "version": f"{dav2_jax.__version__}, PyAV {version('av')}",
         "input": source.fingerprint(),
-        "look": f"{look}",
+        "render": f"{render}",
         "fps": fps,
         "max_frames": max_frames,
         "batch_size": batch_size,
         "model": model,
     }
     try:
-        work = Work(out, manifest, start_over=overwrite)
-        job = _Job(source, work, look, container, out, chunk=-(-CHUNK // batch_size) * batch_size)
-        try:
-            job.run(load, max_frames, progress and sys.stderr.isatty())
-            report = job.finish(cut=max_frames is not None)
-        except BaseException:
-            if work.frames:
-                _say(f"{out}: {work.frames} frames are finished and kept: the same command goes on from there")
-            else:
-                work.remove()
-            raise
+        with locked(out):
+            _check(src, out, render, overwrite)  # again: another process may just have made it
+            work = Work(out, manifest, start_over=overwrite)
+            job = _Job(source, work, render, encoding, out, chunk=-(-chunk // batch_size) * batch_size)
+            try:
+                job.run(load, max_frames, progress and sys.stderr.isatty())
+                return job.finish(truncated=max_frames is not None)
+            except BaseException:
+                if work.frames:
+                    _say(f"{out}: {work.frames} frames are finished and kept: the same command goes on from there")
+                else:
+                    work.remove()
+                raise
     except OSError as error:
         raise Dav2Error(_explain(error, out)) from error
-    if report.damage:
-        _say(report.damage)
-    print(report)
-    return report
 
 
 class _Job:
-    """The frames that are left, chunk after chunk, and the end."""
+    """Processes the remaining frames chunk by chunk, then assembles the output."""
 
-    def __init__(self, source, work: Work, look: Look, container, out: Path, chunk: int):
-        self.source, self.work, self.look, self.container, self.out, self.chunk = (
-            source, work, look, container, out, chunk,
+    def __init__(self, source: Source, work: Work, render: RenderOptions, encoding, out: Path, chunk: int):
+        self.source, self.work, self.render, self.encoding, self.out, self.chunk = (
+            source, work, render, encoding, out, chunk,
         )  # fmt: skip
         self.cuts, self.range, self.steady, self.alone = CutDetector(), SteadyRange(), Flicker(), Flicker()
-        self.memory = {"cuts": self.cuts, "range": self.range, "steady": self.steady, "alone": self.alone}
-        work.recall(**self.memory)
+        self.state = {"cuts": self.cuts, "range": self.range, "steady": self.steady, "alone": self.alone}
+        work.restore(**self.state)
 
     def run(self, load: Callable[[], Predict], max_frames: int | None, progress: bool) -> None:
         done, total = self.work.frames, self.source.total
@@ -178,24 +153,24 @@ class _Job:
         first = next(frames, None)
         if first is None:
             return
-        ahead: deque[int] = deque()  # timestamps of the frames that the model has or had
+        ahead: deque[tuple[int, int]] = deque()  # times of the frames that the model has or had
 
         def images():
             for frame in chain([first], frames):
-                ahead.append(frame.pts)
+                ahead.append((frame.pts, frame.duration))
                 yield frame.image
 
         depths = iter(load()(images()))
         try:
             with tqdm(total=total, initial=done, unit="frame", disable=not progress, dynamic_ncols=True) as bar:
                 while (head := next(depths, None)) is not None:
-                    times: list[int] = []
+                    times: list[tuple[int, int]] = []
                     with self._chunk_writer(head) as write:
                         for depth in chain([head], islice(depths, self.chunk - 1)):
-                            write(self.work.frames + len(times), ahead[0], depth)
+                            write(self.work.frames + len(times), ahead[0][0], depth)
                             times.append(ahead.popleft())
                             bar.update()
-                    self.work.finish_chunk(times, **self.memory)
+                    self.work.finish_chunk(times, **self.state)
         finally:
             if hasattr(depths, "close"):  # a predictor with threads ends them
                 depths.close()
@@ -203,19 +178,18 @@ class _Job:
     @contextlib.contextmanager
     def _chunk_writer(self, first: Depth) -> Iterator[Callable[[int, int, Depth], None]]:
         """A function (number of the frame, timestamp, depth) that writes one frame of a chunk."""
-        if self.container is not None:
-            height, width = self.look.shape(first)
+        if self.encoding is not None:
             path = self.work.chunk(len(self.work.times), self.out.suffix)
-            with ChunkEncoder(path, self.container, (height, width), self.source) as encoder:
+            with ChunkEncoder(path, *self.encoding, self.render.picture_size(first), self.source) as encoder:
                 yield lambda number, pts, depth: encoder.write(self._picture(depth, pts), pts)
             return
         folder = self.work.folder / "frames"
         folder.mkdir(exist_ok=True)
 
         def write(number, pts, depth):
-            path = folder / f"{self.source.name(number)}{self.look.suffix}"
-            if self.look.format != "picture":
-                FORMATS[self.look.format].write(depth, path)
+            path = folder / f"{self.source.name(number)}{self.render.suffix}"
+            if self.render.format != "picture":
+                FORMATS[self.render.format].write(depth, path)
                 return
             with atomic(path) as temporary:
                 save_png(self._picture(depth, pts), temporary)
@@ -223,9 +197,9 @@ class _Job:
         yield write
 
     def _picture(self, depth: Depth, pts: int) -> np.ndarray:
-        """The frame as it is drawn, and counted in both flicker figures."""
+        """Draws a frame, and adds it to both flicker figures."""
         cut = self.cuts.is_cut(depth.image)
-        limits = self.look.limits
+        limits = self.render.limits
         if limits is None and depth.unit == "metres" and depth.max_depth is not None:
             limits = 0.0, depth.max_depth
         if limits is None:
@@ -234,12 +208,12 @@ class _Job:
         own = (known.min(), known.max()) if known.size else (0.0, 0.0)
         self.steady.add(depth.image, depth.values, limits, cut)
         self.alone.add(depth.image, depth.values, own, cut)
-        return self.look.draw(depth, limits)
+        return self.render.draw(depth, limits)
 
-    def finish(self, cut: bool) -> VideoReport:
-        """Puts the whole under its name and removes the work folder."""
+    def finish(self, truncated: bool) -> VideoReport:
+        """Moves the finished output to its name and removes the work folder."""
         frames, audio = self.work.frames, None
-        if self.container is None:
+        if self.encoding is None:
             if self.out.is_dir():
                 self.out.rmdir()  # it was empty
             for leftover in (self.work.folder / "frames").glob(".dav2-*.tmp"):  # of a run that was killed
@@ -248,28 +222,26 @@ class _Job:
         else:
             chunks = [(self.work.chunk(n, self.out.suffix), times) for n, times in enumerate(self.work.times)]
             joined = self.work.folder / f"joined{self.out.suffix}"
-            end = (int(self.work.times[-1][-1]) + 1) * self.source.time_base
-            audio = join(chunks, joined, self.container, self.source, until=end if cut else None)
+            end = int(self.work.times[-1][-1].sum()) * self.source.time_base
+            audio = join(chunks, joined, *self.encoding, self.source, until=end if truncated else None)
             joined.replace(self.out)
         self.work.remove()
-        return VideoReport(self.out, frames, audio, self.steady.percent, self.alone.percent, self.source.damage)
+        return VideoReport(
+            self.out, frames, audio, self.steady.percent, self.alone.percent, self.source.damage, self.source.note
+        )
 
 
-def _check(src: Path, out: Path, look: Look, overwrite: bool) -> Container | None:
-    """The container of `out`, None for a folder of frames. Raises Dav2Error for what cannot be."""
-    if look.format not in get_args(Format):
-        raise Dav2Error(f"unknown format {look.format!r}: use one of {', '.join(get_args(Format))}")
-    if look.format != "picture" and (look.gray or look.side_by_side or look.limits):
-        raise Dav2Error(f"gray, side by side and range are for pictures, and format is {look.format}: leave one away")
-    if look.limits and not (np.isfinite(look.limits).all() and look.limits[0] < look.limits[1]):
-        raise Dav2Error(f"range (--range) is {look.limits[0]:g} to {look.limits[1]:g}: give the smaller value first")
+def _check(src: Path, out: Path, render: RenderOptions, overwrite: bool) -> tuple[Container, Codec] | None:
+    """How `out` is encoded, None for a folder of frames. Raises Dav2Error for what cannot be."""
     container = None if out.is_dir() else CONTAINERS.get(out.suffix.lower())
     if container is None and out.suffix and not out.is_dir():
         raise Dav2Error(
             f"{out}: {out.suffix} is none of {' '.join(CONTAINERS)}: use one, or a folder for one file a frame"
         )
-    if container is not None and look.format != "picture":
-        raise Dav2Error(f"{out}: {look.format} is one file a frame: name a folder, without an extension")
+    if container is not None and render.format != "picture":
+        raise Dav2Error(f"{out}: {render.format} is one file a frame: name a folder, without an extension")
+    if container is None and render.bits != 8:
+        raise Dav2Error(f"{out}: {render.bits} bits (--bits) are for a video: name one such as {out}.mp4")
     if out.exists() and src.exists() and out.samefile(src):
         raise Dav2Error(f"{out}: is the input: name another output")
     if out.is_dir() and any(out.iterdir()):
@@ -278,7 +250,7 @@ def _check(src: Path, out: Path, look: Look, overwrite: bool) -> Container | Non
         raise Dav2Error(f"{out}: is a file: name a folder, or a video such as {out}.mp4")
     if out.is_file() and not overwrite:
         raise Dav2Error(f"{out}: exists: name another output, or replace it with --overwrite")
-    return container
+    return None if container is None else (container, container.codec_for(render.bits))
 
 
 def _explain(error: OSError, out: Path) -> str:

@@ -14,10 +14,10 @@ import numpy as np
 
 NARROW, WIDEN = 1.0, 0.125  # seconds in which the range goes 63 % of the way to a narrower, and to a wider one
 PERCENTILES = (0.5, 99.5)  # the robust range of one frame
-_SAMPLES = 16_384  # pixels of a frame that are looked at, on a grid
-_FITS, _TRIM = 5, 2.5  # rounds of the fit, and the residuals it keeps, in robust standard deviations
-_LEAST_CORRELATION = 0.5  # of two frames that are fitted to each other
-_CUT, _CUT_RATIO = 12.0, 3.0  # change of the thumbnail that makes a cut: of 255, and against that of late
+_SAMPLES = 16_384  # sampled pixels per frame, on a grid
+_FITS, _TRIM = 5, 2.5  # iterations of the trimmed fit, and its threshold in robust standard deviations
+_LEAST_CORRELATION = 0.5  # least correlation of two frames that are aligned
+_CUT, _CUT_RATIO = 12.0, 3.0  # thumbnail change that is a cut: absolute (of 255), and relative to the running average
 _THUMBNAIL = 16  # pixels, height and width
 _STILL = 2  # of 255: a pixel of the video that changes no more has not moved
 
@@ -29,9 +29,9 @@ def grid(array: np.ndarray) -> np.ndarray:
 
 
 class SteadyRange:
-    """The values between which to draw each frame of a video. Causal: a frame never depends on a later one.
+    """The depth range in which each frame of a video is drawn. Causal: a frame never depends on a later one.
 
-    Attributes are arrays, numbers or None, and together all that is remembered.
+    Its attributes (arrays, numbers or None) are its whole state.
     """
 
     def __init__(self):
@@ -90,32 +90,32 @@ def fit(values: np.ndarray, target: np.ndarray) -> tuple[float, float] | None:
     """
     known = np.isfinite(values) & np.isfinite(target)
     x, y = values[known].astype(np.float64), target[known].astype(np.float64)
-    kept = np.ones(x.shape, bool)
+    inliers = np.ones(x.shape, bool)
     for _ in range(_FITS):
-        if not kept.any():
+        if not inliers.any():
             return None
-        x_mean, y_mean, x_std, y_std = x[kept].mean(), y[kept].mean(), x[kept].std(), y[kept].std()
-        covariance = ((x[kept] - x_mean) * (y[kept] - y_mean)).mean()
+        x_mean, y_mean, x_std, y_std = x[inliers].mean(), y[inliers].mean(), x[inliers].std(), y[inliers].std()
+        covariance = ((x[inliers] - x_mean) * (y[inliers] - y_mean)).mean()
         if not (covariance > 0 and x_std > 0):
             return None
         scale = y_std / x_std
         shift = y_mean - scale * x_mean
         residuals = np.abs(scale * x + shift - y)
-        kept = residuals <= max(_TRIM * 1.4826 * np.median(residuals), 1e-6)
+        inliers = residuals <= max(_TRIM * 1.4826 * np.median(residuals), 1e-6)
     return (float(scale), float(shift)) if covariance > _LEAST_CORRELATION * x_std * y_std else None
 
 
 class CutDetector:
     """Finds scene cuts: the whole picture changes, a lot, and much more than from frame to frame of late.
 
-    Attributes are arrays, numbers or None, and together all that is remembered.
+    Its attributes (arrays, numbers or None) are its whole state.
     """
 
     def __init__(self):
         self.thumbnail = None  # (16, 16, 3) float32, of the frame before
         self.average = (
             2 * _CUT / _CUT_RATIO
-        )  # change of late, of 255; at first a guess, for videos that start in motion
+        )  # running average change, of 255; at first a guess, for videos that start in motion
 
     def is_cut(self, image: np.ndarray) -> bool:
         """Whether this frame, (H, W, 3) uint8, starts another scene; the first one does not."""
@@ -146,7 +146,7 @@ class Flicker:
     pixels of which no color channel changes by more than 2 of 255, on a grid; scene cuts do not count. 0 is perfectly
     steady. Changes of the network's own, which no range can take away, count as well.
 
-    Attributes are arrays, numbers or None, and together all that is remembered.
+    Its attributes (arrays, numbers or None) are its whole state.
     """
 
     def __init__(self):

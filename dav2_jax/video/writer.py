@@ -1,8 +1,9 @@
 """Pictures to a video file, in chunks: each chunk is a small file, and in the end they are joined unchanged.
 
-H.264 (VP9 for .webm) in yuv420p, which every player shows, with the matrix of BT.709, and tagged so. That needs even
-sizes: an odd width or height grows by one, the last column or row again. There are no B-frames, so packets are in the
-order of time and joining chunks is giving packets their timestamps. Pixels keep their shape, but .webm cannot say it.
+H.264 (VP9 for .webm) in yuv420p, which every player shows, or HEVC in yuv420p10le (Main 10, as phones record), with the
+matrix of BT.709, and tagged so. That needs even sizes: an odd width or height grows by one, the last column or row
+again. There are no B-frames, so packets are in the order of time and joining chunks is giving packets their timestamps.
+Pixels keep their shape, but .webm cannot say it.
 """
 
 from __future__ import annotations
@@ -18,44 +19,69 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dav2_jax.video.source import PictureFolder, VideoFile
+from dav2_jax.errors import Dav2Error
+from dav2_jax.video.probe import open_av
+from dav2_jax.video.source import Source, VideoFile
+
+
+class Codec(NamedTuple):
+    encoder: str
+    options: dict[str, str]
+    pix_fmt: str
+    tag: str | None = None  # in MP4 and QuickTime, where FFmpeg's own choice does not play everywhere
 
 
 class Container(NamedTuple):
     muxer: str
-    codec: str
-    options: dict[str, str]
+    codec: Codec
+    fine: Codec | None  # for 10 bits a sample
+
+    def codec_for(self, bits: int) -> Codec:
+        """Raises Dav2Error where there is none for so many bits."""
+        codec = self.codec if bits == 8 else self.fine
+        if codec is None:
+            fit = " ".join(suffix for suffix, container in CONTAINERS.items() if container.fine)
+            raise Dav2Error(f"{self.muxer} takes 8 bits only, and bits (--bits) is {bits}: use one of {fit}")
+        return codec
 
 
-_H264 = ("libx264", {"preset": "veryfast", "crf": "17", "bf": "0"})
-_VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "cpu-used": "6", "row-mt": "1", "lag-in-frames": "0"})
+_H264 = Codec("libx264", {"preset": "veryfast", "crf": "17", "bf": "0"}, "yuv420p")
+_VP9 = Codec("libvpx-vp9", {"crf": "24", "b": "0", "cpu-used": "6", "row-mt": "1", "lag-in-frames": "0"}, "yuv420p")
+# Without cu-tree, whose AVX2 code in x265 4.2 writes past its arrays for frames 34 to 62 pixels wide.
+_HEVC = Codec(
+    "libx265",
+    {"preset": "veryfast", "crf": "14", "bf": "0", "x265-params": "log-level=none:no-cutree=1"},
+    "yuv420p10le",
+    tag="hvc1",
+)
 CONTAINERS = {
-    ".mp4": Container("mp4", *_H264),
-    ".m4v": Container("mp4", *_H264),
-    ".mov": Container("mov", *_H264),
-    ".mkv": Container("matroska", *_H264),
-    ".webm": Container("webm", *_VP9),
+    ".mp4": Container("mp4", _H264, _HEVC),
+    ".m4v": Container("mp4", _H264, _HEVC),
+    ".mov": Container("mov", _H264, _HEVC),
+    ".mkv": Container("matroska", _H264, _HEVC),
+    ".webm": Container("webm", _VP9, None),
 }
 _BT709, _LIMITED = 1, 1  # as matrix, primaries and transfer; of the range
 
 
 class ChunkEncoder:
-    """Pictures (H, W, 3) uint8 of one size, in order of time, to one video file, encoded in a thread of its own.
+    """Pictures (H, W, 3) of one size, in order of time, to one video file, encoded in a thread of its own.
+
+    Pictures are RGB, uint8, or uint16 from 0 to 65535 for more bits.
 
     Use as a context: the file is whole when that ends without an error. Only its packets count; timestamps are given
     again when chunks are joined, because not every container keeps them exactly.
     """
 
-    def __init__(self, path: Path, kind: Container, size: tuple[int, int], source: VideoFile | PictureFolder):
-        import av
-
+    def __init__(self, path: Path, kind: Container, codec: Codec, size: tuple[int, int], source: Source):
         height, width = size
         self._pad = ((0, height % 2), (0, width % 2), (0, 0))
         self._time_base = source.time_base
-        self._container = av.open(str(path), "w", format=kind.muxer)
-        self._stream = self._container.add_stream(kind.codec, rate=source.rate, options=dict(kind.options))
+        self._codec = codec
+        self._container = open_av(path, "w", format=kind.muxer)
+        self._stream = self._container.add_stream(codec.encoder, rate=source.rate, options=dict(codec.options))
         context = self._stream.codec_context
-        context.width, context.height, context.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        context.width, context.height, context.pix_fmt = width + width % 2, height + height % 2, codec.pix_fmt
         context.time_base = self._stream.time_base = source.time_base
         context.sample_aspect_ratio = source.aspect
         context.colorspace = context.color_primaries = context.color_trc = _BT709
@@ -73,11 +99,19 @@ class ChunkEncoder:
 
         if any(after for _, after in self._pad):
             picture = np.pad(picture, self._pad, mode="edge")
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        rgb = "rgb24" if picture.dtype == np.uint8 else "rgb48le"
+        frame = av.VideoFrame.from_ndarray(picture, format=rgb).reformat(
+            format=self._codec.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG"
         )
         frame.pts, frame.time_base = pts, self._time_base
-        self._container.mux(self._stream.encode(frame))
+        try:
+            packets = self._stream.encode(frame)
+        except av.ArgumentError as error:
+            raise Dav2Error(
+                f"{self._codec.encoder} makes no video of {frame.width} x {frame.height} pixels: "
+                "name a folder, for one file a frame" + (" or use 8 bits (--bits 8)" if self._codec is _HEVC else "")
+            ) from error
+        self._container.mux(packets)
 
     def _wait(self):
         pending, self._pending = self._pending, None
@@ -103,28 +137,29 @@ def join(
     chunks: Sequence[tuple[Path, np.ndarray]],
     out: Path,
     kind: Container,
-    source: VideoFile | PictureFolder,
+    codec: Codec,
+    source: Source,
     until: Fraction | None = None,
 ) -> str:
     """Joins the packets of all chunks, and those of the source's audio streams, unchanged, into `out`.
 
-    chunks  (file, timestamps int64 [frames] in units of source.time_base), in order
+    chunks  (file, int64 [frames, 2]: timestamp and duration in units of source.time_base), in order
     until   seconds; audio from there on is left out. None: all of it
 
     Returns "audio copied", "no audio", or why it could not come along. Memory does not grow with the length.
     """
-    import av
-
     with contextlib.ExitStack() as files:
         audio = _audio_streams(files, source)
         codecs = ", ".join(sorted({stream.codec_context.name for stream in audio}))
         said = "audio copied" if audio else "no audio"
         if audio and not _takes(kind, audio):
             audio, said = [], f"without its audio, because {codecs} does not go into {out.suffix} (.mkv takes it)"
-        target = files.enter_context(av.open(str(out), "w", format=kind.muxer, options=_flags(kind)))
-        first = files.enter_context(av.open(str(chunks[0][0])))
+        target = files.enter_context(open_av(out, "w", format=kind.muxer, options=_flags(kind)))
+        first = files.enter_context(open_av(chunks[0][0]))
         video = target.add_stream_from_template(first.streams.video[0])
         video.time_base = source.time_base
+        if codec.tag and kind.muxer in ("mp4", "mov"):
+            video.codec_context.codec_tag = codec.tag
         copies = {stream.index: target.add_stream_from_template(stream) for stream in audio}
         for stream in audio:
             copies[stream.index].metadata.update(stream.metadata)  # the language
@@ -144,27 +179,20 @@ def _flags(kind: Container) -> dict[str, str]:
 
 
 def _video_packets(chunks, stream, source) -> Iterator[tuple[Fraction, object]]:
-    import av
-
-    step = max(round(1 / (source.rate * source.time_base)), 1)
-    for number, (path, times) in enumerate(chunks):
-        following = chunks[number + 1][1][:1] if number + 1 < len(chunks) else times[-1:] + step
-        ends = np.concatenate([times[1:], following])
-        with av.open(str(path)) as container:
+    for path, times in chunks:
+        with open_av(path) as container:
             packets = (packet for packet in container.demux(video=0) if packet.size)
-            for packet, pts, end in zip(packets, times.tolist(), ends.tolist(), strict=True):
+            for packet, (pts, duration) in zip(packets, times.tolist(), strict=True):
                 packet.stream, packet.time_base = stream, source.time_base
                 packet.pts = packet.dts = pts
-                packet.duration = end - pts
+                packet.duration = duration
                 yield pts * source.time_base, packet
 
 
 def _audio_streams(files: contextlib.ExitStack, source) -> list:
-    import av
-
-    if source.path.is_dir():
+    if not isinstance(source, VideoFile):
         return []
-    return list(files.enter_context(av.open(str(source.path))).streams.audio)
+    return list(files.enter_context(open_av(source.path)).streams.audio)
 
 
 def _audio_packets(streams, copies, until) -> Iterator[tuple[Fraction, object]]:

@@ -26,7 +26,7 @@ from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.predictor import Model
 from dav2_jax.training.loop import Outcome
-from dav2_jax.video.job import Look, VideoReport
+from dav2_jax.video.job import VideoReport
 from dav2_jax.weights import hub
 
 
@@ -268,38 +268,35 @@ def test_ctrl_c_in_a_callback_is_not_lost(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_video_passes_every_flag_on(model, monkeypatch, capsys):
+def test_video_passes_every_flag_on(monkeypatch, capsys):
     report = VideoReport(Path("o.mp4"), 3, "audio copied", 0.5, 2.0, None)
-    calls = record(monkeypatch, "dav2_jax.video.job", "depth_video", report)
+    calls = record(monkeypatch, "dav2_jax.video.predict", "predict_video", report)
     assert run("video in.mp4 o.mp4") == 0
+    assert capsys.readouterr().out == f"{report}\n"
     weights = "--model m.pth --dtype bfloat16 --kind metric --max-depth 20 --taps v1 --input-size 266 --batch-size 4"
-    look = "--side-by-side --gray --format npz --range 1 9 --fps 12 --max-frames 7 --max-pixels 1000 --overwrite"
-    assert run(f"video frames depths {weights} {look}") == 0
-    shared = {"dtype": "float32", "kind": None, "max_depth": None, "taps": None}
+    render = "--side-by-side --gray --format npz --range 1 9 --bits 10"
+    limits = "--fps 12 --max-frames 7 --max-pixels 1000 --overwrite"
+    assert run(f"video frames depths {weights} {render} {limits}") == 0
     nothing, everything = calls
-    load = nothing.pop("load")
     assert nothing == {
-        "src": Path("in.mp4"), "out": Path("o.mp4"), "look": Look(), "fps": None, "max_frames": None, "batch_size": 1,
-        "max_pixels": 178_956_970, "model": {"model": "small", "input_size": None} | shared, "overwrite": False,
+        "src": Path("in.mp4"), "dst": Path("o.mp4"), "model": "small", "side_by_side": False, "gray": False,
+        "format": "picture", "limits": None, "bits": 8, "fps": None, "max_frames": None, "input_size": None,
+        "batch_size": None, "max_pixels": 178_956_970, "overwrite": False,
+        "load_options": {"dtype": "float32", "kind": None, "max_depth": None, "taps": None},
     }  # fmt: skip
-    everything.pop("load")
-    shared = {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}
     assert everything == {
-        "src": Path("frames"), "out": Path("depths"), "look": Look("npz", True, True, (1.0, 9.0)), "fps": 12.0,
-        "max_frames": 7, "batch_size": 4, "max_pixels": 1000, "overwrite": True,
-        "model": {"model": "m.pth", "input_size": 266} | shared,
+        "src": Path("frames"), "dst": Path("depths"), "model": "m.pth", "side_by_side": True, "gray": True,
+        "format": "npz", "limits": (1.0, 9.0), "bits": 10, "fps": 12.0, "max_frames": 7, "input_size": 266,
+        "batch_size": 4, "max_pixels": 1000, "overwrite": True,
+        "load_options": {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"},
     }  # fmt: skip
-    assert model == []  # not loaded before it is needed
-    load()(["frame"])
-    assert [call for call, *_ in model] == ["load", "predict"]
-    assert model[-1] == ("predict", ["frame"], {"input_size": None, "max_pixels": 178_956_970, "batch_size": 1})
 
 
-def test_a_damaged_video_is_exit_code_1(monkeypatch):
+def test_a_damaged_video_is_exit_code_1(monkeypatch, capsys):
     report = VideoReport(Path("o.mp4"), 3, "no audio", None, None, "in.mp4: damaged")
-    record(monkeypatch, "dav2_jax.video.job", "depth_video", report)
+    record(monkeypatch, "dav2_jax.video.predict", "predict_video", report)
     assert run("video in.mp4 o.mp4") == 1
-    assert run("video in.mp4 o.mp4 --input-size 5") == 2
+    assert capsys.readouterr().err == "in.mp4: damaged\n"
 
 
 def test_convert_passes_every_flag_on(monkeypatch, capsys):

@@ -1,15 +1,16 @@
 """Frames from files and folders: each once, upright, at its time, in the right colors; damage is told in one line."""
 
-import struct
+import os
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from clips import gradients, write_clip
+from clips import MATRICES, gradients, remux, set_matrix, write_clip
 from PIL import Image
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.video.probe import tag_seconds
 from dav2_jax.video.source import open_source
 
 
@@ -92,30 +93,78 @@ def test_other_pixel_formats(codec, pix_fmt, tmp_path):
     assert np.abs(images[0].astype(int) - image)[:, [8, 40]].max() <= 3
 
 
-# Display matrices of the mp4 format for turning by so many degrees clockwise.
-MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-
-
-def turn(path, degrees):
-    """Writes the display matrix into the track header, as phones do."""
-    data = path.read_bytes()
-    a, b, c, d = (value * 65536 for value in MATRICES[degrees])
-    upright = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    at = data.index(upright, data.index(b"tkhd"))
-    path.write_bytes(data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :])
-
-
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_frames_are_turned_upright(degrees, tmp_path):
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("name", MATRICES)
+def test_frames_are_turned_and_mirrored_as_players_show_them(name, suffix, tmp_path):
     image = gradients(1)[0] // 2
     image[:8, :12] = 255  # the upper left corner
-    write_clip(tmp_path / "a.mp4", [image] * 3, aspect=Fraction(4, 3))
-    turn(tmp_path / "a.mp4", degrees)
-    source, _, images = read(tmp_path / "a.mp4")
-    expected = np.rot90(image, -degrees // 90)
+    path = write_clip(tmp_path / f"a{suffix.replace('mkv', 'mp4')}", [image] * 2, aspect=Fraction(4, 3))
+    set_matrix(path, name)
+    path = remux([path], tmp_path / "a.mkv") if suffix == ".mkv" else path
+    source, _, images = read(path)
+    expected = MATRICES[name][1](image)
     assert images.shape[1:] == expected.shape
     assert np.abs(images[0].astype(int) - expected).mean() < 4
-    assert source.aspect == (Fraction(4, 3) if degrees == 180 else Fraction(3, 4))
+    assert source.aspect == (Fraction(4, 3) if expected.shape == image.shape else Fraction(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("00:00:01.042000000", 1.042),
+        ("00:00:01,042", 1.042),
+        ("1:02:03", 3723),
+        ("02:03.5", 123.5),
+        ("1.00:00:02.5", 86402.5),
+        ("1 day, 00:00:02", 86402),
+        ("2d 00:00:02", 172802),
+        ("5.04", 5.04),
+        ("5,04 s", 5.04),
+        *((text, None) for text in ("N/A", "", "  ", "nan", "-1", "00:00:10;12", "01:00:00:10", "PT5S", "\0")),
+    ],
+)
+def test_duration_tags_in_any_spelling(text, seconds):
+    assert tag_seconds(text) == (None if seconds is None else Fraction(str(seconds)))
+
+
+def test_a_tag_is_read_from_the_file_and_never_damage(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", gradients(10))
+    data = path.read_bytes()
+    for text in (b"00:00:00,417", b"N/A", b"9 days", b"00:00:09.000000000"):
+        path.write_bytes(data.replace(b"00:00:00.417000000", text.ljust(18, b"\0")))
+        source = open_source(path)
+        assert sum(frame.duration for frame in source.frames()) * source.time_base == Fraction(416, 1000)
+        assert source.damage is None
+
+
+@pytest.mark.parametrize(("default", "used"), [((0, 1), 1), ((0,), 0), ((1,), 1)])
+def test_of_several_videos_the_default_or_else_the_largest_is_used(default, used, tmp_path):
+    small = write_clip(tmp_path / "small.mp4", gradients(3))
+    large = write_clip(tmp_path / "large.mp4", gradients(5, 64, 96))
+    both = remux([small, large], tmp_path / "both.mkv", default)
+    source, _, images = read(both)
+    assert images.shape == [(3, 32, 48, 3), (5, 64, 96, 3)][used]
+    assert source.note == f"{both}: holds 2 video streams, 0 (48 x 32), 1 (96 x 64): stream {used} is used"
+    assert open_source(small).note is None
+
+
+def test_an_animated_webp(tmp_path):
+    frames = gradients(6)
+    durations = [100, 50, 0, 200, 100, 900]
+    first, *others = map(Image.fromarray, frames)
+    path = tmp_path / "a.webp"
+    first.save(path, save_all=True, append_images=others, duration=durations, lossless=True)
+    source, times, images = read(path)
+    np.testing.assert_array_equal(images, frames)
+    assert times == [0, 100, 150, 250, 450, 550]  # 0 is shown as 100
+    assert (source.total, source.rate, source.aspect) == (6, Fraction(6000, 1450), 1)
+    assert [frame.duration for frame in source.frames(4)] == [100, 900]
+    assert [frame.pts for frame in open_source(path, fps=4).frames()] == [0, 250, 550]
+    with pytest.raises(Dav2Error, match="48 x 32 pixels are over the limit of 100"):
+        open_source(path, max_pixels=100)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(Dav2Error, match=r"a\.webp: cannot be opened as an animated WebP: check the file"):
+        open_source(path)
 
 
 def test_fewer_frames_a_second(tmp_path):
@@ -155,14 +204,20 @@ def test_a_damaged_file_gives_what_can_be_decoded(name, tmp_path):
     assert "\n" not in source.damage
 
 
-def test_a_file_that_was_cut_off(tmp_path):
-    path = write_clip(tmp_path / "a.mkv", gradients(60, 64, 96))
+@pytest.mark.parametrize("share", [0.4, 0.55, 0.9])
+@pytest.mark.parametrize(("name", "options"), [("a.mkv", {}), ("a.mp4", {"movflags": "faststart"}), ("a.flv", {})])
+def test_a_file_that_was_cut_off(name, options, share, tmp_path):
+    path = write_clip(tmp_path / name, gradients(60, 64, 96), audio="aac", options=options)
     whole = read(path)[2]
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert len(whole) == 60
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     source, _, images = read(path)
-    assert 10 < len(images) < 50
+    assert 60 * share / 2 < len(images) < 60
     np.testing.assert_array_equal(images[:-1], whole[: len(images) - 1])
-    assert "cut short" in source.damage
+    assert source.damage.startswith(f"{path}: damaged or cut short: {len(images)} ")
+
+
+def test_without_its_index_a_file_is_refused(tmp_path):
     path = write_clip(tmp_path / "a.mp4", gradients(60, 64, 96))  # its index is at the end
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(Dav2Error, match=r"a\.mp4: cannot be opened as a video \("):
@@ -172,6 +227,8 @@ def test_a_file_that_was_cut_off(tmp_path):
 def test_what_is_no_video_is_refused_in_one_line(tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    other = write_clip(tmp_path / "other.mp4", gradients(1)).read_bytes()
+    (tmp_path / "other.mp4").write_bytes(other.replace(b"avc1", b"zzz1"))
     with av.open(str(tmp_path / "sound.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=48000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
@@ -183,6 +240,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path):
         "empty.mp4": "cannot be opened as a video",
         "text.mp4": "cannot be opened as a video",
         "sound.wav": "holds no video stream",
+        "other.mp4": "this build of FFmpeg (PyAV) has no decoder for its video",
         "gone.mp4": "no such file or folder",
         "none": "the folder holds no picture",
     }.items():
@@ -235,7 +293,7 @@ def test_fingerprints_tell_inputs_apart(tmp_path):
     assert open_source(tmp_path / "a.mp4").fingerprint() != before
     folder = tmp_path / "frames"
     folder.mkdir()
-    Image.new("RGB", (4, 4)).save(folder / "1.png")
+    Image.new("RGB", (4, 4)).save(folder / os.fsdecode(b"\xff1.png"))  # a name in no encoding
     before = open_source(folder).fingerprint()
     Image.new("RGB", (4, 4)).save(folder / "2.png")
     assert open_source(folder).fingerprint() != before
