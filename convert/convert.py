@@ -7,6 +7,8 @@ stays near the size of the weights at most (our own folder, whose writer wants t
 import dataclasses
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -17,10 +19,11 @@ import numpy as np
 import dav2_jax
 from dav2_jax.convert import hf_config
 from dav2_jax.convert import recognize as recognize
+from dav2_jax.convert.export_record import METADATA_KEY, from_record, to_record
 from dav2_jax.convert.keymap import Entry, Names, entries
 from dav2_jax.convert.recognize import Told
-from dav2_jax.convert.stored_tensor import StoredTensor
-from dav2_jax.convert.torch_file import open_weights
+from dav2_jax.convert.stored_tensor import StoredTensor, listed
+from dav2_jax.convert.torch_file import locate, open_state_dict
 from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import Kind, ModelConfig, Taps
@@ -82,10 +85,19 @@ def convert(
     return summary(weights, dst)
 
 
-def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 (a NamedTuple is immutable)
+def open_source(
+    src: str | Path,
+    told: Told = Told(),  # noqa: B008 (a NamedTuple is immutable)
+    *,
+    entry: str | None = None,
+    prefix: str | None = None,
+) -> Weights:
     """Recognizes and opens a checkpoint of any kind this project reads: file or folder, PyTorch, Hugging Face or ours.
 
+    told:   what the file does not say itself
+    entry, prefix: which dict of a training checkpoint, and which of several networks in it; found where there is one
     Names, shapes and dtypes are all checked here, against the key table; no tensor is read yet. Raises Dav2Error.
+    What was chosen, left out or filled in is said on stderr, and kept in the provenance under "notes".
     """
     path = Path(src)
     if checkpoint.is_checkpoint(path):
@@ -94,32 +106,53 @@ def open_source(src: str | Path, told: Told = Told()) -> Weights:  # noqa: B008 
         arrays = checkpoint.flatten(checkpoint.load_arrays(path, header.model))
         return Weights(header, {name: StoredTensor.of(array) for name, array in arrays.items()})
 
-    stored = open_weights(path)
-    shapes = {name: tensor.shape for name, tensor in stored.items()}
-    scheme = recognize.scheme_of(str(path), shapes)
-    folder = path if path.is_dir() else path.parent
-    config = hf_config.read_config(folder) if scheme.startswith("hf") else None
+    file = locate(path)
+    state, record = open_state_dict(file, entry=entry, prefix=prefix)
+    shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
+    scheme = recognize.scheme_of(str(file), shapes)
+    folder = file if file.is_dir() else file.parent
+    config = hf_config.read_config(folder, told) if scheme.startswith("hf") else None
+    license = hf_config.read_license(folder) if config is not None or path.is_dir() else recognize.UNKNOWN_LICENSE
+    recorded = None if record is None else from_record(str(file), record)
     if config is not None:
         refuse_contradiction(path, config, told)
-        license = hf_config.read_license(folder)
+        if recorded and license.lower() in (recorded.license.lower(), recognize.UNKNOWN_LICENSE):
+            license = recorded.license  # as it was spelled before the hub's lower case
+    elif recorded:
+        config, license = recorded.model, recorded.license
+        refuse_contradiction(path, config, told, "own record")
     else:
-        stem = path.stem if path.is_file() else path.name
-        config = recognize.encoder_of(str(path), scheme, shapes)
-        config = recognize.settle(str(path), config, recognize.told_by_file_name(stem), told)
-        license = recognize.license_of(stem, config)
-    tensors = map_tensors(str(path), stored, config, scheme)
+        names = _names(file)
+        config = recognize.encoder_of(str(file), scheme, shapes)
+        config = recognize.settle(str(path), config, recognize.told_by_file_name(*names), told)
+        if license == recognize.UNKNOWN_LICENSE:
+            licenses = (recognize.license_of(name, config) for name in names)
+            license = next((found for found in licenses if found != recognize.UNKNOWN_LICENSE), license)
+    tensors = map_tensors(str(path), state.tensors, config, scheme)
     provenance = {
-        "source": path.name,
+        "source": path.name or file.name,
         "names": scheme,
-        "sha256": sha256(path),
+        "sha256": sha256(file),
         "by": f"dav2_jax {dav2_jax.__version__}",
     }
+    provenance |= {key: value for key, value in (("entry", state.entry), ("prefix", state.prefix)) if value}
+    if state.notes:
+        print(f"{path}: note: {'; '.join(state.notes)}", file=sys.stderr)
+        provenance["notes"] = "; ".join(state.notes)
     return Weights(Header(config, license, provenance), tensors)
 
 
-def refuse_contradiction(path: Path, config: ModelConfig, told: Told) -> None:
+def _names(file: Path) -> list[str]:
+    """What may be a released name in a path: the file's, or the repository's where every repository calls it so."""
+    if not file.is_dir() and not re.fullmatch(r"(pytorch_)?model(\W.*)?", file.stem):
+        return [file.stem]
+    folders = list(file.parts[-3:] if file.is_dir() else file.parts[-3:-1])
+    return [*reversed(folders), *(part.split("--")[-1] for part in file.parts if part.startswith("models--"))]
+
+
+def refuse_contradiction(path: Path, config: ModelConfig, told: Told, file: str = "config.json") -> None:
     """Raises Dav2Error when a flag says something else than a checkpoint that says it all itself."""
-    if contradiction := hf_config.contradiction(config, told):
+    if contradiction := hf_config.contradiction(config, told, file):
         raise Dav2Error(f"{path}: {contradiction}")
 
 
@@ -141,8 +174,8 @@ def map_tensors(
                 misshapen.append(f"{part} is {stored[part].dtype}, not a float")
     problems = [("missing", missing), ("unknown", unknown), ("wrong", misshapen)]
     if any(names for _, names in problems):
-        listed = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in problems if names)
-        raise Dav2Error(f"{where}: does not fit a {config.encoder} {config.kind} model: {listed}")
+        each = "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in problems if names)
+        raise Dav2Error(f"{where}: does not fit a {config.encoder} {config.kind} model: {each}")
     return {entry.name: _ours(entry, [stored[part] for part in entry.names(scheme)]) for entry in table}
 
 
@@ -183,7 +216,8 @@ def write_official(dst: Path, weights: Weights, *, overwrite: bool = False) -> N
     checkpoint.refuse_existing(dst, overwrite=overwrite)
     checkpoint.make_parent(dst)
     scheme = "dinov2" if weights.header.model.kind == "encoder" else "official"
-    write_torch_file(dst, torch_tensors(weights, scheme))
+    record = to_record(weights.header.model, weights.header.license)
+    write_torch_file(dst, torch_tensors(weights, scheme), record)
 
 
 def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
@@ -195,7 +229,9 @@ def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
         scheme = "hf-dinov2" if config.kind == "encoder" else "hf"
         tensors = torch_tensors(weights, scheme)
         dtypes = {str(tensor.dtype) for tensor in tensors.values()}
-        write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
+        write_safetensors(
+            folder / "model.safetensors", tensors, {"format": "pt", METADATA_KEY: to_record(config, license)}
+        )
         values = hf_config.model_config_json(config) | {"dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
         (folder / "preprocessor_config.json").write_text(

@@ -88,7 +88,8 @@ def _torch_tensors(path: Path, weights: Weights) -> dict[str, np.ndarray]:
     target = "hf-dinov2" if weights.header.model.kind == "encoder" else "hf"
     if checkpoint.is_checkpoint(path):
         return {n: t.read().astype(np.float32, copy=False) for n, t in torch_tensors(weights, target).items()}
-    stored = open_weights(path)
+    chosen = {key: weights.header.provenance.get(key) for key in ("entry", "prefix")}
+    stored = open_weights(path, **chosen)
     scheme = scheme_of(str(path), {name: tensor.shape for name, tensor in stored.items()})
     tensors = {}
     for entry in entries(weights.header.model):
