@@ -79,10 +79,9 @@ def select(where: str, content: dict, entry: str | None = None, prefix: str | No
     dicts = dict(_tensor_dicts(where, content, entry))
     found = {path: _networks(names) for path, (names, _) in dicts.items()}
     chosen_prefix = None if prefix is None else _prefix_of(prefix)
-    for path, networks in found.items():
-        matching = [n for n in networks if chosen_prefix is None or n.prefix == chosen_prefix]
-        # An encoder of its own beside a whole model is a teacher or a copy: the model is what was asked for.
-        found[path] = [n for n in matching if n.whole] or matching
+    if chosen_prefix is not None:
+        found = {path: [n for n in networks if n.prefix == chosen_prefix] for path, networks in found.items()}
+    # An encoder of its own beside a whole model is a teacher or a copy: the model is what is wanted.
     if any(network.whole for networks in found.values() for network in networks):
         found = {path: [n for n in networks if n.whole] for path, networks in found.items()}
     fitting = {path: networks for path, networks in found.items() if networks}
