@@ -36,8 +36,11 @@ HEAD_FIXED = {
 BACKBONE_HEAD_FIXED = {"apply_layernorm": [True], "reshape_hidden_states": [False]}
 
 
-def read_config(folder: Path) -> ModelConfig | None:
-    """The config of a Hugging Face folder; None without a config.json. Raises Dav2Error for another model."""
+def read_config(folder: Path, told: Overrides = Overrides()) -> ModelConfig | None:  # noqa: B008 (a NamedTuple is immutable)
+    """The config of a Hugging Face folder; None without a config.json. Raises Dav2Error for another model.
+
+    told: for the maximum depth of a metric model whose config leaves it open
+    """
     file = folder / "config.json"
     if not file.is_file():
         return None
@@ -45,12 +48,12 @@ def read_config(folder: Path) -> ModelConfig | None:
         values = json.loads(file.read_text())
         if values.get("model_type") == "dinov2":
             return _encoder(file, values).replace(kind="encoder")
-        return _depth_model(file, values)
+        return _depth_model(file, values, told)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise Dav2Error(f"{file}: cannot be read as the config of a Depth Anything model ({error!r})") from None
 
 
-def _depth_model(file: Path, values: dict) -> ModelConfig:
+def _depth_model(file: Path, values: dict, told: Overrides) -> ModelConfig:
     _check(file, values, HEAD_FIXED, must_say=["model_type"])
     backbone = values["backbone_config"] or {}
     encoder = _encoder(file, backbone)
@@ -58,14 +61,20 @@ def _depth_model(file: Path, values: dict) -> ModelConfig:
     kind = values.get("depth_estimation_type") or "relative"
     if kind not in ("relative", "metric"):
         raise Dav2Error(f"{file}: depth_estimation_type {kind!r} is neither relative nor metric")
-    if kind == "metric" and "max_depth" not in values:
-        raise Dav2Error(f"{file}: a metric model without max_depth")
+    max_depth = values.get("max_depth")
+    if max_depth is None:
+        max_depth = told.max_depth
+    if kind == "metric" and max_depth is None:
+        raise Dav2Error(
+            f"{file}: a metric model without max_depth: pass --max-depth METRES (20 if trained on Hypersim, 80 on "
+            "Virtual KITTI)"
+        )
     return encoder.replace(
         features=values.get("fusion_hidden_size", 64),
         out_channels=tuple(values.get("neck_hidden_sizes", (48, 96, 192, 384))),
         taps=_taps(file, backbone),
         kind=kind,
-        max_depth=float(values["max_depth"]) if kind == "metric" else None,
+        max_depth=float(max_depth) if kind == "metric" else None,
     )
 
 
@@ -97,6 +106,8 @@ def _taps(file: Path, backbone: dict) -> tuple[int, ...]:
 def _check(file: Path, values: dict, fixed: dict[str, list], must_say: list[str]) -> None:
     for key, allowed in fixed.items():
         value = values.get(key, None if key in must_say else allowed[0])
+        if key in ("image_size", "patch_size") and isinstance(value, list) and len(set(map(repr, value))) == 1:
+            value = value[0]  # [518, 518]: height and width
         if value not in (allowed[1:] or allowed):
             raise Dav2Error(f"{file}: {key} = {value!r} is not what this network is (it implements {allowed[-1]!r})")
 
@@ -112,16 +123,16 @@ def read_license(folder: Path) -> str:
     return spelled.get(found[1].lower(), found[1]) if found else UNKNOWN_LICENSE
 
 
-def contradiction(config: ModelConfig, flags: Overrides) -> str | None:
-    """How a flag and a config file contradict each other, if they do."""
+def contradiction(config: ModelConfig, flags: Overrides, file: str = "config.json") -> str | None:
+    """How a flag and a checkpoint that says it all itself contradict each other, if they do. `file`: what says it."""
     flags.check()
     if flags.kind not in (None, config.kind):
-        return f"--kind {flags.kind} contradicts its config.json, which says {config.kind}"
+        return f"--kind {flags.kind} contradicts its {file}, which says {config.kind}"
     if flags.max_depth not in (None, config.max_depth):
         says = f"{config.max_depth:g}" if config.max_depth else f"that it is {config.kind}"
-        return f"--max-depth {flags.max_depth:g} contradicts its config.json, which says {says}"
+        return f"--max-depth {flags.max_depth:g} contradicts its {file}, which says {says}"
     if flags.taps is not None and config.kind != "encoder" and config.with_taps(flags.taps).taps != config.taps:
-        return f"--taps {flags.taps} contradicts its config.json, which says {config.taps}"
+        return f"--taps {flags.taps} contradicts its {file}, which says {config.taps}"
     return None
 
 

@@ -4,6 +4,8 @@ Needs no torch and runs no code of the file. Tensors are read one at a time, whe
 """
 
 import hashlib
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import numpy as np
 
 import dav2_jax
 from dav2_jax.convert import hf_config, recognize
+from dav2_jax.convert.export_record import from_record
 from dav2_jax.convert.keymap import Entry, Names, entries
-from dav2_jax.convert.recognize import Overrides
-from dav2_jax.convert.stored_tensor import FLOATS, StoredTensor
-from dav2_jax.convert.torch_file import open_weights
+from dav2_jax.convert.recognize import UNKNOWN_LICENSE, Overrides
+from dav2_jax.convert.stored_tensor import FLOATS, StoredTensor, listed
+from dav2_jax.convert.torch_file import locate, open_state_dict
 from dav2_jax.convert.weights import Weights, nested
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model.config import ModelConfig
@@ -23,35 +26,65 @@ from dav2_jax.model.config import ModelConfig
 def read(path: Path, overrides: Overrides = Overrides()) -> Weights:  # noqa: B008 (a NamedTuple is immutable)
     """Recognizes and opens a checkpoint of PyTorch or of the Hugging Face hub, a file or a folder.
 
-    overrides: what neither the tensors nor the file name say, or say wrongly
+    overrides: what neither the tensors nor the file name say, or say wrongly; which dict of a training checkpoint, and
+               which of several networks in it
     Names, shapes and dtypes are all checked here, against the key table; no tensor is read yet. Raises Dav2Error.
+    What was chosen, left out or filled in is said on stderr, and kept in the provenance under "notes".
     """
-    stored = open_weights(path)
-    shapes = {name: tensor.shape for name, tensor in stored.items()}
-    scheme = recognize.scheme_of(str(path), shapes)
-    folder = path if path.is_dir() else path.parent
-    config = hf_config.read_config(folder) if scheme.startswith("hf") else None
-    if config is not None:
-        refuse_contradiction(path, config, overrides)
-        license = hf_config.read_license(folder)
-    else:
-        stem = path.stem if path.is_file() else path.name
-        config = recognize.encoder_of(str(path), scheme, shapes)
-        config = recognize.resolve_config(str(path), config, recognize.told_by_file_name(stem), overrides)
-        license = recognize.license_of(stem, config)
-    params = nested(map_tensors(str(path), stored, config, scheme))
+    path = Path(path)
+    file = locate(path)
+    state, record = open_state_dict(file, entry=overrides.entry, prefix=overrides.prefix)
+    shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
+    scheme = recognize.scheme_of(str(file), shapes)
+    config, license = _config(path, file, scheme, shapes, record, overrides)
+    params = nested(map_tensors(str(path), state.tensors, config, scheme))
     provenance = {
-        "source": path.name,
+        "source": path.name or file.name,
         "names": scheme,
-        "sha256": sha256(path),
+        "sha256": sha256(file),
         "by": f"dav2_jax {dav2_jax.__version__}",
     }
-    return Weights(config, params, license, provenance, stored, scheme)
+    provenance |= {key: value for key, value in (("entry", state.entry), ("prefix", state.prefix)) if value}
+    if state.notes:
+        print(f"{path}: note: {'; '.join(state.notes)}", file=sys.stderr)
+        provenance["notes"] = "; ".join(state.notes)
+    return Weights(config, params, license, provenance, state.tensors, scheme)
 
 
-def refuse_contradiction(path: Path, config: ModelConfig, overrides: Overrides) -> None:
-    """Raises Dav2Error when a flag says something else than a checkpoint that says it all itself."""
-    if contradiction := hf_config.contradiction(config, overrides):
+def _config(path: Path, file: Path, scheme: Names, shapes, record, overrides: Overrides) -> tuple[ModelConfig, str]:
+    """The network and the license: by config.json, our own record in the file, or names and overrides."""
+    folder = file if file.is_dir() else file.parent
+    config = hf_config.read_config(folder, overrides) if scheme.startswith("hf") else None
+    license = hf_config.read_license(folder) if config is not None or path.is_dir() else UNKNOWN_LICENSE
+    recorded = None if record is None else from_record(str(file), record)
+    if config is not None:
+        refuse_contradiction(path, config, overrides)
+        if recorded and license.lower() in (recorded.license.lower(), UNKNOWN_LICENSE):
+            license = recorded.license  # as it was spelled before the hub's lower case
+        return config, license
+    if recorded:
+        refuse_contradiction(path, recorded.config, overrides, "own record")
+        return recorded.config, recorded.license
+    names = _names(file)
+    config = recognize.encoder_of(str(file), scheme, shapes)
+    config = recognize.resolve_config(str(path), config, recognize.told_by_file_name(*names), overrides)
+    if license == UNKNOWN_LICENSE:
+        licenses = (recognize.license_of(name, config) for name in names)
+        license = next((found for found in licenses if found != UNKNOWN_LICENSE), license)
+    return config, license
+
+
+def _names(file: Path) -> list[str]:
+    """What may be a released name in a path: the file's, or the repository's where every repository calls it so."""
+    if not file.is_dir() and not re.fullmatch(r"(pytorch_)?model(\W.*)?", file.stem):
+        return [file.stem]
+    folders = list(file.parts[-3:] if file.is_dir() else file.parts[-3:-1])
+    return [*reversed(folders), *(part.split("--")[-1] for part in file.parts if part.startswith("models--"))]
+
+
+def refuse_contradiction(path: Path, config: ModelConfig, overrides: Overrides, file: str = "config.json") -> None:
+    """Raises Dav2Error when an override says something else than a checkpoint that says it all itself."""
+    if contradiction := hf_config.contradiction(config, overrides, file):
         raise Dav2Error(f"{path}: {contradiction}")
 
 
@@ -73,8 +106,8 @@ def map_tensors(
                 misshapen.append(f"{part} is {stored[part].dtype}, not a float")
     problems = [("missing", missing), ("unknown", unknown), ("wrong", misshapen)]
     if any(names for _, names in problems):
-        listed = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in problems if names)
-        raise Dav2Error(f"{where}: does not fit a {config.encoder} {config.kind} model: {listed}")
+        each = "; ".join(f"{len(names)} {what}: {listed(names)}" for what, names in problems if names)
+        raise Dav2Error(f"{where}: does not fit a {config.encoder} {config.kind} model: {each}")
     return {entry.name: _ours(entry, [stored[part] for part in entry.names(scheme)]) for entry in table}
 
 

@@ -19,8 +19,11 @@ from dav2_jax.convert.stored_tensor import (
 from dav2_jax.errors import Dav2Error
 
 
-def open_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of the file in the order of its header. Dav2Error, one line, for a header that does not fit."""
+def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """The tensors of the file in the order of its header, and its `__metadata__`.
+
+    Raises Dav2Error, one line, for a header that does not fit.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -31,9 +34,9 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     if start > size:
         raise Dav2Error(f"{path}: is cut off inside its header ({size} bytes of at least {start}); {DOWNLOAD_AGAIN}")
     tensors, spans = {}, []
-    for name, entry in json_object(path, text).items():
-        if name == "__metadata__":
-            continue
+    header = json_object(path, text)
+    metadata = header.pop("__metadata__", None)
+    for name, entry in header.items():
         try:
             dtype, shape, (begin, end) = (entry[key] for key in ("dtype", "shape", "data_offsets"))
             if dtype not in SAFETENSORS_DTYPES:
@@ -59,7 +62,8 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         raise Dav2Error(f"{path}: has {size - start - expected} bytes after its last tensor; {DOWNLOAD_AGAIN}")
     if not tensors:
         raise Dav2Error(f"{path}: holds no tensors")
-    return tensors
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return tensors, {key: value for key, value in texts if isinstance(value, str)}
 
 
 def json_object(path: Path, text: bytes) -> dict:

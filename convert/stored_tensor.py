@@ -7,7 +7,7 @@ raised the peak by 64 MiB so and by 2112 MiB with the safetensors library (ru_ma
 import io
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ HEADER_LIMIT = 16 << 20  # bytes of a zip directory or of JSON: 100,000 tensors
 DOWNLOAD_AGAIN = "download it again"  # the advice at the end of a message
 _DIMS_LIMIT = 64  # NumPy's own
 _CHUNK = 16 << 20  # bytes a read and its checksum take at once
+_EXPANDED_LIMIT = 64 << 20  # bytes of a tensor larger than its storage (expand()); the giant's largest has 50 MB
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,19 @@ class Storage:
             raise ValueError(f"a tensor of shape {shown(shape)} has impossible strides or offset")
         size = math.prod(shape)
         span = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if size else 0
-        if size > self.count or (size and offset + span > self.count):
+        expanded = size > self.count and size * self.dtype.itemsize > _EXPANDED_LIMIT  # memory beyond the file's size
+        if expanded or (size and offset + span > self.count):
             raise ValueError(f"a tensor of shape {shown(shape)} does not fit its storage of {self.count} elements")
         if all(n == 1 or a == b for n, a, b in zip(shape, strides, row_major, strict=True)) or not size:
             strides = None
         return StoredTensor(shape, self.dtype, lambda: self._read(shape, strides, offset if size else 0, span))
+
+    def viewed_as(self, dtype: np.dtype) -> "Storage":
+        """The same bytes as elements of another dtype."""
+        size = self.count * self.dtype.itemsize
+        if size % dtype.itemsize:
+            raise ValueError(f"a storage of {size} bytes does not divide into {dtype}")
+        return Storage(self.path, self.start, size // dtype.itemsize, dtype, self.crc)
 
     def _read(self, shape: tuple, strides: tuple | None, offset: int, span: int) -> np.ndarray:
         array = np.empty(shape if strides is None else span, self.dtype)
@@ -159,3 +168,34 @@ def shown(value: object) -> str:
     """Text, a number or a checked shape of the file for a one-line message: printable and short."""
     text = ascii(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def refuse_nonfinite(where: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises a Dav2Error that names the tensors with NaN or infinity and counts them; one pass over each tensor.
+
+    where:  the file, for the message
+    arrays: name -> floats of any dtype; JAX arrays too, which on a CPU are not copied
+    """
+    wrong = []
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        # A sum in double precision is finite exactly where all of it is, up to float32; it needs no array of its own.
+        if array.dtype.itemsize <= 4 and np.isfinite(np.sum(array, dtype=np.float64)):
+            continue
+        nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        counts = [f"{count} {what}" for count, what in ((nans, "NaN"), (infinite, "infinite")) if count]
+        if counts:
+            wrong.append(f"{name} ({' and '.join(counts)} of {array.size})")
+    if wrong:
+        raise Dav2Error(
+            f"{where}: the weights hold NaN or infinity in {len(wrong)} of {len(arrays)} tensors: {listed(wrong)}; "
+            "its training diverged or the file is damaged: take an earlier checkpoint"
+        )
+
+
+def listed(names: Iterable[str], *, most: int = 4, quote: bool = False) -> str:
+    """The first few names, printable and short, and how many more there are: a file may hold thousands."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    texts = [shown(name) for name in names[:most]]
+    return ", ".join(text if quote else text[1:].removesuffix(text[0]) for text in texts) + more

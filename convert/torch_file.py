@@ -3,46 +3,108 @@
     weights = open_weights("depth_anything_v2_vits.pth")     # a file, or a folder as Hugging Face lays it out
     weights["pretrained.cls_token"].read()                   # the first time that more than headers is read
 
-Every file is treated as a stranger's. This is the door: which kind of file, which of its entries, which files of a
-folder. The kinds are read by torch_zip and torch_pickle (`.pth`), and by safetensors_file.
+Every file is treated as a stranger's. This is the door: which kind of file, which files of a folder. The kinds are read
+by torch_zip and torch_pickle (`.pth`), and by safetensors_file; state_dict finds the network in what they hold.
 """
 
 import os
 import pickletools
 from pathlib import Path
+from typing import NamedTuple
 
+from dav2_jax.convert.export_record import METADATA_KEY, ZIP_RECORD
 from dav2_jax.convert.safetensors_file import json_object, open_safetensors
+from dav2_jax.convert.state_dict import StateDict, select
 from dav2_jax.convert.stored_tensor import DOWNLOAD_AGAIN, HEADER_LIMIT, StoredTensor, shown
 from dav2_jax.convert.torch_pickle import unpickle_archive
 from dav2_jax.convert.torch_zip import Archive
 from dav2_jax.errors import Dav2Error
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
-def open_weights(path: str | os.PathLike) -> dict[str, StoredTensor]:
-    """The named tensors of a weights file or folder, in stored order; reads headers only.
 
-    A file is a torch zip (`.pth .pt .bin .ckpt`) or safetensors, told by its content. Of a training checkpoint the
-    `model` or else `state_dict` entry counts, and a `module.` in front of every name is dropped. A folder holds
-    `model.safetensors` or `pytorch_model.bin`, or one of these in shards with its `.index.json`.
+class Content(NamedTuple):
+    """What a file or folder of weights holds.
+
+    content: dicts in each other, with StoredTensor leaves
+    record:  what `dav2 convert` wrote into the file about its network; None for a file of anyone else
+    """
+
+    content: dict
+    record: str | None
+
+
+def open_weights(
+    path: str | os.PathLike, *, entry: str | None = None, prefix: str | None = None
+) -> dict[str, StoredTensor]:
+    """The named tensors of the network in a weights file or folder, in stored order; reads headers only.
+
+    A file is a torch zip (`.pth .pt .bin .ckpt`) or safetensors, told by its content. A folder holds
+    `model.safetensors` or `pytorch_model.bin`, or one of these in shards with its `.index.json`, or one weights file of
+    any name; a repository in the cache of huggingface_hub is such a folder too.
+    entry, prefix: which dict of the file, and which of its networks; None where there is only one (see `state_dict`)
     Raises Dav2Error, one line with the path, for everything else.
     """
+    path = locate(path)
+    return select(str(path), read_content(path).content, entry, prefix).tensors
+
+
+def open_state_dict(path: Path, *, entry: str | None = None, prefix: str | None = None) -> tuple[StateDict, str | None]:
+    """The same of a path that `locate` gave, with what was chosen and left out, and the record of our own export."""
+    content, record = read_content(path)
+    return select(str(path), content, entry, prefix), record
+
+
+def locate(path: str | os.PathLike) -> Path:
+    """The weights file that a path means; of sharded weights, their folder. Raises Dav2Error when there is none."""
     path = Path(path).absolute()
+    if not path.is_dir():
+        return path
+    if (path / "snapshots").is_dir():
+        path = _snapshot(path)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).exists():
+            return path / name
+        if (path / f"{name}.index.json").exists():
+            return path
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    if len(files) == 1:
+        return files[0]
+    names = ", ".join(shown(file.name) for file in files[:4])
+    found = f"{len(files)} files that could be meant ({names}); give one of them" if files else "no weights"
+    raise Dav2Error(
+        f"{path}: holds {found}; expected model.safetensors or pytorch_model.bin, or one of them in shards with its "
+        ".index.json, or one weights file"
+    )
+
+
+def _snapshot(repository: Path) -> Path:
+    """The folder of files of a repository in huggingface_hub's cache: `snapshots/<commit>`, that of `main` if known."""
+    snapshots = repository / "snapshots"
     try:
-        return _open_folder(path) if path.is_dir() else _open_file(path)
-    except OSError as error:
-        raise Dav2Error(f"{path}: cannot be read ({error.strerror or error})") from error
+        main = snapshots / (repository / "refs" / "main").read_text().strip()
+    except OSError:
+        main = snapshots
+    if main.parent == snapshots and main.is_dir():
+        return main
+    folders = [folder for folder in snapshots.iterdir() if folder.is_dir()]
+    if len(folders) != 1:
+        raise Dav2Error(f"{repository}: holds {len(folders)} snapshots; give one of the folders in {snapshots}")
+    return folders[0]
 
 
-def read_torch_file(path: str | os.PathLike) -> dict:
-    """What torch.save stored (torch 1.6 or newer): nested dicts, lists and plain values, with StoredTensor leaves.
-
-    Raises Dav2Error if the file is damaged, is not such a file, or asks for anything but tensors.
-    """
-    path = Path(path).absolute()
+def read_content(path: Path) -> Content:
+    """All that a path of `locate` holds, tensors unread. Raises Dav2Error, one line with the path."""
     try:
-        if _kind(path) != "torch":
-            raise Dav2Error(f"{path}: is a safetensors file, not one of torch.save; use open_weights")
-        return unpickle_archive(Archive(path))
+        if path.is_dir():
+            name = "model.safetensors" if (path / "model.safetensors.index.json").exists() else "pytorch_model.bin"
+            return Content(_open_shards(path / f"{name}.index.json"), None)
+        if _kind(path) == "safetensors":
+            tensors, metadata = open_safetensors(path)
+            return Content(dict(tensors), metadata.get(METADATA_KEY))
+        archive = Archive(path)
+        record = archive.small(ZIP_RECORD).decode("utf-8", "replace") if archive.has(ZIP_RECORD) else None
+        return Content(unpickle_archive(archive), record)
     except OSError as error:
         raise Dav2Error(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -97,46 +159,6 @@ def _first_call(head: bytes) -> str:
     return ""
 
 
-def _open_file(path: Path) -> dict[str, StoredTensor]:
-    if _kind(path) == "safetensors":
-        return open_safetensors(path)
-    return _state_dict(path, unpickle_archive(Archive(path)))
-
-
-def _state_dict(path: Path, stored: dict) -> dict[str, StoredTensor]:
-    for entry in ("model", "state_dict"):
-        if isinstance(stored.get(entry), dict):
-            stored = stored[entry]
-            break
-    if not any(isinstance(value, StoredTensor) for value in stored.values()):
-        names = ", ".join(shown(name) for name in list(stored)[:8]) or "nothing"
-        raise Dav2Error(
-            f"{path}: holds {names}; expected named tensors, or a checkpoint with them under 'model' or 'state_dict'"
-        )
-    for name, value in stored.items():
-        if not isinstance(name, str) or not isinstance(value, StoredTensor):
-            raise Dav2Error(
-                f"{path}: {shown(name)} is no named tensor but a {type(value).__name__} under a "
-                f"{type(name).__name__}; save the model's state_dict() alone"
-            )
-    if all(name.startswith("module.") for name in stored):  # what DistributedDataParallel adds
-        stored = {name.removeprefix("module."): tensor for name, tensor in stored.items()}
-    return dict(stored)
-
-
-def _open_folder(folder: Path) -> dict[str, StoredTensor]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).exists():
-            return _open_file(folder / name)
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            return _open_shards(index)
-    raise Dav2Error(
-        f"{folder}: holds no weights; expected model.safetensors or pytorch_model.bin, or one of them in shards "
-        "with its .index.json; or give the file itself"
-    )
-
-
 def _open_shards(index: Path) -> dict[str, StoredTensor]:
     """The tensors of an index {"weight_map": {tensor: shard}}, which must say exactly what the shards hold."""
     if index.stat().st_size > HEADER_LIMIT:
@@ -154,7 +176,7 @@ def _open_shards(index: Path) -> dict[str, StoredTensor]:
             f"{index}: names {len(missing)} of {len(shards)} shards that are not in the folder: "
             f"{', '.join(map(shown, missing[:4]))}; download them"
         )
-    stored = {shard: _open_file(index.parent / shard) for shard in shards}
+    stored = {shard: read_content(index.parent / shard).content for shard in shards}
     wrong = [name for name, shard in shard_of.items() if name not in stored[shard]]
     wrong += [name for shard in shards for name in stored[shard] if shard_of.get(name) != shard]
     if wrong:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dav2_jax.convert.export_record import ZIP_RECORD
 from dav2_jax.convert.stored_tensor import SAFETENSORS_DTYPES, TORCH_STORAGES, StoredTensor
 from dav2_jax.errors import Dav2Error
 
@@ -27,9 +28,10 @@ _ALIGNMENT = 64  # where torch starts each storage, so that a mapped file can be
 _CHUNK = 16 << 20
 
 
-def write_torch_file(path: str | os.PathLike, tensors: Mapping[str, StoredTensor]) -> None:
+def write_torch_file(path: str | os.PathLike, tensors: Mapping[str, StoredTensor], record: str | None = None) -> None:
     """Writes a state dict in mapping order that `torch.load(path)` reads, also with weights_only and mmap.
 
+    record: a text for our own reader (`export_record`), in an entry of the zip that torch never opens
     dtypes: float16/32/64, bfloat16, int8/16/32/64, uint8, bool. Raises Dav2Error for another dtype, a tensor whose
     read() gives something else than it announced, or a place that cannot be written; then no file is left.
     """
@@ -47,6 +49,10 @@ def write_torch_file(path: str | os.PathLike, tensors: Mapping[str, StoredTensor
                 _copy(path, name, tensor, out)
         with _entry(file, archive, "version", 2) as out:
             out.write(b"3\n")
+        if record is not None:
+            content = record.encode("utf-8")
+            with _entry(file, archive, ZIP_RECORD, len(content)) as out:
+                out.write(content)
 
 
 def write_safetensors(

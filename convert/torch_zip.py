@@ -10,7 +10,7 @@ import numpy as np
 from dav2_jax.convert.stored_tensor import DOWNLOAD_AGAIN, HEADER_LIMIT, Storage, shown
 from dav2_jax.errors import Dav2Error
 
-_PICKLE_LIMIT = 4 << 20  # bytes; 750 tensors and their AdamW state take 0.3 MB, the worst 4 MiB 10 s, 620 MiB
+_PICKLE_LIMIT = 64 << 20  # bytes; 750 tensors and their AdamW state take 0.3 MB, but arrays of NumPy lie inside too
 
 
 class _HeaderFile(io.FileIO):
@@ -53,6 +53,9 @@ class Archive:
         if storage.count > _PICKLE_LIMIT:
             raise Dav2Error(f"{self.path}: {name} is {storage.count} bytes, limit {_PICKLE_LIMIT}: no weights; refused")
         return storage.tensor((storage.count,)).read().tobytes()
+
+    def has(self, name: str) -> bool:
+        return f"{self.root}/{name}" in self.entries
 
     def storage(self, name: str, dtype: np.dtype) -> Storage:
         """The entry `<root>/<name>` as elements of dtype."""

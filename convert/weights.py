@@ -10,12 +10,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dav2_jax.convert.recognize import UNKNOWN_LICENSE
+from dav2_jax.convert.stored_tensor import StoredTensor, refuse_nonfinite
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.depth_anything import Params
 
 if TYPE_CHECKING:
     from dav2_jax.convert.keymap import Names
-    from dav2_jax.convert.stored_tensor import StoredTensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +54,16 @@ class Weights:
         """The parameters as a tree of JAX arrays of `dtype` on the default device, read one by one.
 
         dtype: None keeps each as it is stored
+        Raises Dav2Error for NaN or infinity, with the names of the tensors that hold it.
         """
         import jax.numpy as jnp
 
+        self.refuse_nonfinite()
         return nested({name: jnp.asarray(np.asarray(leaf), dtype or leaf.dtype) for name, leaf in self.flat.items()})
+
+    def refuse_nonfinite(self) -> None:
+        """Raises Dav2Error, which names the tensors, where parameters hold NaN or infinity."""
+        refuse_nonfinite(self.provenance.get("source", "weights"), self.flat)
 
 
 def nested(flat: dict[str, Any]) -> Params:

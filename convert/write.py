@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dav2_jax.convert import hf_config, recognize
+from dav2_jax.convert.export_record import METADATA_KEY, to_record
 from dav2_jax.convert.keymap import Names, entries
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
@@ -26,7 +27,7 @@ def write_official(dst: Path, weights: Weights, *, overwrite: bool = False) -> N
     refuse_existing(dst, overwrite=overwrite, ours=OUR_FILES)
     make_parent(dst)
     scheme = "dinov2" if weights.config.kind == "encoder" else "official"
-    write_torch_file(dst, torch_tensors(weights, scheme))
+    write_torch_file(dst, torch_tensors(weights, scheme), to_record(weights.config, weights.license))
 
 
 def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
@@ -38,7 +39,8 @@ def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
         scheme = "hf-dinov2" if config.kind == "encoder" else "hf"
         tensors = torch_tensors(weights, scheme)
         dtypes = {str(tensor.dtype) for tensor in tensors.values()}
-        write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
+        metadata = {"format": "pt", METADATA_KEY: to_record(config, license)}
+        write_safetensors(folder / "model.safetensors", tensors, metadata)
         values = hf_config.model_config_json(config) | {"dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
         (folder / "preprocessor_config.json").write_text(

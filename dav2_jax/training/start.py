@@ -165,6 +165,7 @@ def _loaded(name: str, encoder: str) -> Weights:
     weights = load_weights(name)
     if weights.config.encoder != encoder:
         raise Dav2Error(f"{name}: is a {weights.config.encoder} model, and the recipe says encoder={encoder}")
+    weights.refuse_nonfinite()
     return weights
 
 

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import dav2_jax as dav2
+from dav2_jax.convert.keymap import entries
 from dav2_jax.convert.recognize import Overrides
 from dav2_jax.convert.stored_tensor import StoredTensor
 from dav2_jax.convert.torch_file import open_weights
@@ -19,6 +20,7 @@ from dav2_jax.convert.torch_writer import write_safetensors, write_torch_file
 from dav2_jax.convert.verify import verify
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.preprocess import preprocess
+from dav2_jax.model.config import PRESETS
 from dav2_jax.weights import checkpoint
 from dav2_jax.weights.convert import convert
 from dav2_jax.weights.load import load_weights
@@ -26,6 +28,10 @@ from dav2_jax.weights.load import load_weights
 
 def tensors(path) -> dict[str, np.ndarray]:
     return {name: tensor.read() for name, tensor in open_weights(path).items()}
+
+
+def shapes(config) -> dict[str, tuple[int, ...]]:
+    return {entry.official: entry.torch_shape for entry in entries(config)}
 
 
 def assert_identical(one: dict, other: dict):
@@ -88,6 +94,46 @@ def test_hugging_face_there_and_back(tiny_hf, tmp_path, kind, swiglu):
 def test_a_folder_of_ours_is_not_called_as_a_file_of_pytorch(small_pth, tmp_path):
     with pytest.raises(Dav2Error, match=r"x\.pth: .*add --to official, or call it x\.ckpt"):
         convert(small_pth, tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(("to", "file"), [("official", ""), ("hf", "model.safetensors")])
+def test_our_own_exports_say_what_they_are(tmp_path, to, file):
+    """Kind, metres, taps and license come back under any name and without flags, and PyTorch loads the file as ever."""
+    seeded_state = {n: np.zeros(e, np.float16) for n, e in shapes(PRESETS["nano"]).items()}
+    write_torch_file(tmp_path / "latest.pth", stored(seeded_state))
+    mine = tmp_path / "mine.pt"
+    convert(tmp_path / "latest.pth", mine, to=to, max_depth=35.0, taps="v1", license="MIT")
+    header = load_weights(mine / file).header
+    assert (weights.config.kind, weights.config.max_depth, weights.config.taps) == ("metric", 35.0, (2, 3, 4, 5))
+    assert (weights.config.encoder, weights.config.input_size, weights.license) == ("nano", 210, "MIT")
+    with pytest.raises(Dav2Error, match=r"--max-depth 80 contradicts its own record, which says 35"):
+        load_weights(shutil.copy(mine / file, tmp_path / "moved.pth"), Overrides(max_depth=80.0))
+    if to == "official":
+        for options in ({"weights_only": True}, {"mmap": True}, {"weights_only": False}):
+            state = torch.load(mine, **options)
+            assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes(PRESETS["nano"])
+            holder = torch.nn.Module()
+            for name, tensor in state.items():  # of the official modules only the names count for a strict load
+                owner = holder
+                *path, leaf = name.split(".")
+                for part in path:
+                    if part not in owner._modules:
+                        owner.add_module(part, torch.nn.Module())
+                    owner = owner._modules[part]
+                owner.register_buffer(leaf, torch.ones_like(tensor))
+            assert not any(holder.load_state_dict(state, strict=True))
+    else:
+        _, report = transformers.AutoModelForDepthEstimation.from_pretrained(mine, output_loading_info=True)
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"format": 2}', '{"format": 1, "license": "x", "model": {"a": 1}}'])
+def test_records_that_cannot_be_read(tmp_path, record):
+    arrays = {n: np.zeros(e, np.float16) for n, e in shapes(PRESETS["nano"]).items()}
+    write_torch_file(tmp_path / "a.pth", stored(arrays), record)
+    with pytest.raises(Dav2Error, match=r"a\.pth: its record of kind, metres and license cannot be read"):
+        load_weights(tmp_path / "a.pth")
 
 
 def test_training_checkpoint(small_pth, tmp_path):
@@ -217,6 +263,11 @@ def test_all_key_problems_at_once(small_pth, tmp_path):
     assert "2 unknown: pretrained.extra.weight, head.other" in text
     assert "pretrained.norm.weight is [385], not [384]" in text
     assert "pretrained.norm.bias is int32, not a float" in text
+    write_torch_file(path, stored(arrays | {f"other.{i}": np.zeros(1, np.float32) for i in range(500)}))
+    with pytest.raises(
+        Dav2Error, match=r"502 unknown: pretrained\.extra\.weight, head\.other, other\.0, other\.1 and 498"
+    ):
+        convert(path, tmp_path / "out.ckpt")
     assert not (tmp_path / "out.ckpt").exists()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # nothing half-written
 

@@ -27,6 +27,8 @@ def test_neither():
         recognize.scheme_of("x", {"conv1.weight": (3,)})
     with pytest.raises(Dav2Error, match="blocks of width 123 belong to no released size"):
         recognize.encoder_of("x", "official", {"pretrained.blocks.0.norm1.weight": (123,)})
+    with pytest.raises(Dav2Error, match=r"no transformer blocks \(nothing is called pretrained\.blocks\.0\.norm1"):
+        recognize.encoder_of("x", "official", {"pretrained.cls_token": (1, 1, 384)})
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,22 @@ def test_neither():
         ("depth_anything_v2_metric_hypersim_vitb", Overrides("metric", 20.0, "v2")),
         ("depth_anything_v2_metric_vkitti_vitl", Overrides("metric", 80.0, "v2")),
         ("depth_anything_vitl14", Overrides("relative", None, "v1")),
+        ("depth_anything_v2_vits_fp16", Overrides("relative", None, "v2")),
+        ("depth_anything_v2_vits (1)", Overrides("relative", None, "v2")),
+        ("depth_anything_v2_vits(2)", Overrides("relative", None, "v2")),
+        ("depth_anything_v2_vitl - Copy (3)", Overrides("relative", None, "v2")),
+        ("Depth_Anything_V2_vits.pth", Overrides("relative", None, "v2")),  # of ...vits.pth.1, as wget calls it
+        ("depth_anything_v2_metric_hypersim_vitl_fp32 copy", Overrides("metric", 20.0, "v2")),
+        ("depth_anything_v2_metric_vkitti_vits.fp16", Overrides("metric", 80.0, "v2")),
+        ("Depth-Anything-V2-Small", Overrides("relative", None, "v2")),
+        ("Depth-Anything-V2-Metric-Indoor-Base-hf", Overrides("metric", 20.0, "v2")),
+        ("Depth-Anything-V2-Metric-VKITTI-Large", Overrides("metric", 80.0, "v2")),
+        ("depth-anything-large-hf", Overrides("relative", None, "v1")),
+        ("Distill-Any-Depth", Overrides("relative", None, "v2")),
         ("depth_anything_v2_vits_finetuned", Overrides()),
+        ("depth_anything_v2_vits_2", Overrides()),
+        ("depth_anything_v2_vitsfp16", Overrides()),
+        ("my_depth_anything_v2_vits", Overrides()),
         ("latest", Overrides()),
     ],
 )
@@ -90,4 +107,7 @@ def test_licenses():
     assert recognize.license_of("depth_anything_v2_vits", small) == "Apache-2.0"
     assert recognize.license_of("depth_anything_v2_metric_vkitti_vitl", large) == "CC-BY-NC-4.0"
     assert recognize.license_of("depth_anything_vitl14", large) == "Apache-2.0"
+    assert recognize.license_of("dinov2_vits14_pretrain (1)", small) == "Apache-2.0"
+    assert recognize.license_of("depth_anything_v2_vitl_fp16", large) == "CC-BY-NC-4.0"
+    assert recognize.license_of("Distill-Any-Depth", large) == "not stated by the source"
     assert recognize.license_of("mine", large) == "not stated by the source"

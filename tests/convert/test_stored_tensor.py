@@ -5,6 +5,7 @@ import struct
 import threading
 import tracemalloc
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 from weight_checks import assert_same
 
-from dav2_jax.convert.stored_tensor import StoredTensor
+from dav2_jax.convert.stored_tensor import StoredTensor, refuse_nonfinite
 from dav2_jax.convert.torch_file import open_weights
 from dav2_jax.errors import Dav2Error
 
@@ -131,3 +132,19 @@ def test_peak_memory_is_one_tensor(tmp_path, suffix):
     finally:
         tracemalloc.stop()
     assert peak < 1.1 * (4 << 20)
+
+
+def test_weights_that_are_no_numbers():
+    good = {name: np.full((3, 4), np.finfo(name).max, name) for name in ("float16", "float32", "float64")}
+    good |= {"bfloat16": np.full(4, 1e38, ml_dtypes.bfloat16), "jax": jnp.ones(2), "empty": np.zeros((0, 3))}
+    refuse_nonfinite("a.pth", good)
+    bad = {name: array.copy() for name, array in good.items() if name not in ("jax", "empty")}
+    for array in bad.values():
+        array.reshape(-1)[1] = np.inf
+    bad["float32"][2] = np.nan
+    with pytest.raises(Dav2Error) as error:
+        refuse_nonfinite("a.pth", bad | {"jax": jnp.full(2, -jnp.inf), "good": np.ones(2)})
+    assert str(error.value).startswith(
+        "a.pth: the weights hold NaN or infinity in 5 of 6 tensors: float16 (1 infinite of 12), float32 (4 NaN and "
+        "1 infinite of 12), float64 (1 infinite of 12), bfloat16 (1 infinite of 4) and 1 more; "
+    )

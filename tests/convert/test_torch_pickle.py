@@ -4,12 +4,13 @@ import collections
 import os
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch_forger import Payload, Reference, forge, opcode_text, pickled, tensor
 from weight_checks import assert_refused, assert_same, outcome, read_all
 
-from dav2_jax.convert.torch_file import read_torch_file
+from dav2_jax.convert.torch_file import read_content
 from dav2_jax.errors import Dav2Error
 
 
@@ -20,7 +21,7 @@ def test_newer_pickle_protocols(tmp_path, protocol):
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("function", ["system", "eval", "exec", "open", "getattr"])
+@pytest.mark.parametrize("function", ["system", "eval", "exec", "open"])
 def test_no_code_runs(tmp_path, function, protocol):
     proof = tmp_path / "proof"
     payload, name = {
@@ -28,7 +29,6 @@ def test_no_code_runs(tmp_path, function, protocol):
         "eval": (Payload(eval, f"open({str(proof)!r}, 'w')"), "builtins.eval"),
         "exec": (Payload(exec, f"open({str(proof)!r}, 'w')"), "builtins.exec"),
         "open": (Payload(open, str(proof), "w"), ".open"),
-        "getattr": (Payload(getattr, "text", "upper"), "builtins.getattr"),
     }[function]
     torch.save({"a": torch.ones(2), "b": payload}, tmp_path / "a.pth", pickle_protocol=protocol)
     assert_refused(tmp_path / "a.pth", f"asks to run {'' if name[0] == '.' else name}", name, "refused")
@@ -49,7 +49,7 @@ def test_the_forger_makes_good_files(tmp_path):
         tensor((2,), (6,)),
         tensor((6,), (1,), offset=1),
         tensor((1,), (1,), offset=6),
-        tensor((7,), (0,)),  # seven elements out of one
+        tensor(((64 << 20) // 4 + 1,), (0,)),  # of one number, which is fine up to 64 MiB
         tensor((1 << 40,), (0,)),
         tensor((1 << 20, 1 << 20), (0, 0)),
         tensor((0, 1 << 62, 1 << 62), (1, 1, 1)),
@@ -80,10 +80,6 @@ def test_the_forger_makes_good_files(tmp_path):
         Payload(torch._utils._rebuild_tensor_v2, 1, 0, (1,), (1,), False, None),
         Payload(collections.OrderedDict, [("a", 1)]),
         Payload(torch.Size, 5),
-        {(1, 2): 3},
-        {True: 3},
-        {None: 3},
-        {1.5: 3},
     ],
 )
 def test_forged_tensors(tmp_path, forged):
@@ -115,7 +111,6 @@ LAUGHS = b"\x80\x02)" + b"".join(b"q\x00h\x00\x86" for _ in range(200)) + b"."  
         b"\x80\x02}r\xff\xff\xff\xff" + b"Nb.",
         b"\x80\x02N}b.",
         b"\x80\x02ccollections\nOrderedDict\n}" + opcode_text("x") + b"K\x01sb.",  # attributes on a class
-        b"\x80\x02ccollections\nOrderedDict\n.",
         b"\x80\x02ccollections\nOrderedDict",
         b"\x80\x02" + opcode_text("builtins.eval") + opcode_text("1") + b"\x85R.",
         b"\x80\x04})\x93.",
@@ -125,7 +120,6 @@ LAUGHS = b"\x80\x02)" + b"".join(b"q\x00h\x00\x86" for _ in range(200)) + b"."  
         b"(I1\nos\n.",
         b"(S'true'\nios\nsystem\n.",  # INST
         b"\x80\x02\x82\x01.",  # EXT1
-        b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"Ns.",  # hashing this key ends Python
         b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
         b"\x80\x02)" + b"\x85" * 200_000 + b".",
         CYCLE,
@@ -138,14 +132,14 @@ def test_forged_pickles(tmp_path, forged):
     path = forge(tmp_path / "a.pth", forged)
     assert_refused(path, "data.pkl is damaged or forged")
     with pytest.raises(Dav2Error, match="damaged or forged"):
-        read_torch_file(path)
+        read_content(path)
 
 
 def test_names_in_messages_are_short_and_printable(tmp_path):
     path = forge(tmp_path / "a.pth", b"\x80\x04" + opcode_text("os\n\x1b[2J") + opcode_text("x" * 10_000) + b"\x93.")
-    assert_refused(path, r"asks to run os\n\x1b[2J.xxx")
+    assert_refused(path, r"holds the name os\n\x1b[2J.xxx")
     path = forge(tmp_path / "b.pth", {"a\n" * 1000: 1})
-    assert_refused(path, r"'a\na\n")
+    assert_refused(path, r"holds a\na\n", "...; expected")
 
 
 def test_damaged_pickles_with_right_checksums(tmp_path):
@@ -157,3 +151,20 @@ def test_damaged_pickles_with_right_checksums(tmp_path):
             at = chance.randrange(len(content))
             damaged[at : at + chance.choice([0, 1, 1, 1, 3])] = chance.randbytes(1)
         outcome(forge(path, bytes(damaged)))
+
+
+def test_keys_are_never_hashed_by_what_they_hold(tmp_path):
+    path = forge(tmp_path / "a.pth", b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"Ns.")  # hashing it ends Python
+    assert_refused(path, "holds tuple (a NoneType); expected named tensors")
+
+
+def test_too_many_opcodes(tmp_path, monkeypatch):
+    monkeypatch.setattr("dav2_jax.convert.torch_pickle._OPCODE_LIMIT", 100)
+    assert_refused(forge(tmp_path / "a.pth", b"\x80\x02" + b"N0" * 50 + b"."), "more than 100 opcodes")
+
+
+def test_text_beside_the_tensors_may_be_long(tmp_path):
+    """A NumPy array lies in the pickle itself, as text."""
+    content = {"a": torch.ones(2), "history": np.arange(1 << 20)}
+    torch.save(content, tmp_path / "a.pth")
+    assert read_all(tmp_path / "a.pth")["a"].tolist() == [1, 1]
