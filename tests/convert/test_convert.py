@@ -103,7 +103,7 @@ def test_our_own_exports_say_what_they_are(tmp_path, to, file):
     write_torch_file(tmp_path / "latest.pth", stored(seeded_state))
     mine = tmp_path / "mine.pt"
     convert(tmp_path / "latest.pth", mine, to=to, max_depth=35.0, taps="v1", license="MIT")
-    header = load_weights(mine / file).header
+    weights = load_weights(mine / file)
     assert (weights.config.kind, weights.config.max_depth, weights.config.taps) == ("metric", 35.0, (2, 3, 4, 5))
     assert (weights.config.encoder, weights.config.input_size, weights.license) == ("nano", 210, "MIT")
     with pytest.raises(Dav2Error, match=r"--max-depth 80 contradicts its own record, which says 35"):

@@ -14,6 +14,7 @@ import torch
 from dav2_jax.convert.recognize import Overrides
 from dav2_jax.convert.torch_file import open_weights
 from dav2_jax.errors import Dav2Error
+from dav2_jax.weights.load import load_weights
 
 RELATIVE = Overrides("relative", None, "v2")
 
