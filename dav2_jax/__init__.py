@@ -8,24 +8,52 @@ Public names are imported on first use: importing the package itself imports nei
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what an editor and a type checker see
+    from dav2_jax.convert.weights import Weights
+    from dav2_jax.errors import Dav2Error
+    from dav2_jax.image.preprocess import preprocess
+    from dav2_jax.inference.align import align_to_metric
+    from dav2_jax.inference.depth import Depth
+    from dav2_jax.inference.load import load
+    from dav2_jax.inference.predictor import Model
+    from dav2_jax.kernels.dispatch import plain_operations
+    from dav2_jax.model.config import PRESETS, ModelConfig
+    from dav2_jax.model.depth_anything import DepthAnything
+    from dav2_jax.video.predict import predict_video
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "dav2_jax.inference.load",
-    "Weights": "dav2_jax.convert.weights",
-    "preprocess": "dav2_jax.image.preprocess",
-    "Model": "dav2_jax.inference.predictor",
+    "Dav2Error": "dav2_jax.errors",
     "Depth": "dav2_jax.inference.depth",
     "DepthAnything": "dav2_jax.model.depth_anything",
-    "plain_operations": "dav2_jax.kernels.dispatch",
-    "predict_video": "dav2_jax.video.predict",
-    "align_to_metric": "dav2_jax.inference.align",
+    "Model": "dav2_jax.inference.predictor",
     "ModelConfig": "dav2_jax.model.config",
     "PRESETS": "dav2_jax.model.config",
-    "Dav2Error": "dav2_jax.errors",
+    "Weights": "dav2_jax.convert.weights",
+    "align_to_metric": "dav2_jax.inference.align",
+    "load": "dav2_jax.inference.load",
+    "plain_operations": "dav2_jax.kernels.dispatch",
+    "predict_video": "dav2_jax.video.predict",
+    "preprocess": "dav2_jax.image.preprocess",
 }
-__all__ = sorted([*_PUBLIC, "__version__"])
+__all__ = [
+    "PRESETS",
+    "Dav2Error",
+    "Depth",
+    "DepthAnything",
+    "Model",
+    "ModelConfig",
+    "Weights",
+    "__version__",
+    "align_to_metric",
+    "load",
+    "plain_operations",
+    "predict_video",
+    "preprocess",
+]
 
 
 def __getattr__(name: str):

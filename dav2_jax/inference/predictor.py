@@ -7,7 +7,7 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from dav2_jax.sharding import inference_devices, on_any_mesh
 from dav2_jax.weights.convert import Target, save
 
 Resize = Literal["photo", "network"]
+OnePhoto = str | os.PathLike | Image.Image | np.ndarray
 
 ACCELERATOR_BATCH = 8  # photos a device; a CPU is busy with one
 
@@ -110,6 +111,15 @@ class Model:
             self._graph, self._fn = graph, on_any_mesh(fn)
             self._whole.cache_clear()
         self.programs.replace(_with_kernels_in(self.dtype, self._params))
+
+    @overload
+    def predict(self, photo: OnePhoto, **options: Any) -> Depth: ...
+
+    @overload
+    def predict(self, photo: list | tuple, **options: Any) -> list[Depth]: ...
+
+    @overload
+    def predict(self, photo: Iterable, **options: Any) -> Iterator[Depth]: ...
 
     def predict(
         self,
