@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from dav2_jax import sharding
 from dav2_jax.bench import aot, hlo
 from dav2_jax.errors import Dav2Error
-from dav2_jax.training.objective import make_augment, make_loss, optimization, step_flops
+from dav2_jax.training.objective import optimization, step_flops, training_step
 from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
-from dav2_jax.training.step import TrainState, abstract_state, make_step
+from dav2_jax.training.step import TrainState, abstract_state
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,7 @@ def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> St
     fsdp = enough_fsdp(state, target) if fsdp is None else fsdp
     check(recipe.batch_size, recipe.accumulate, target, fsdp)
     mesh = sharding.make_mesh(aot.devices(chip, chips), fsdp)
-    step = make_step(
-        make_loss(recipe), config, optimizer, mesh, dtype=jnp.dtype(recipe.dtype), remat=recipe.remat,
-        accumulation=recipe.accumulate, augment=make_augment(recipe), seed=recipe.seed,
-        frozen_encoder=frozen_encoder,
-    )  # fmt: skip
+    step = training_step(recipe, config, optimizer, mesh)
     lowered = step.lower(state, abstract_batch(recipe))
     start = time.perf_counter()
     try:
@@ -117,7 +113,7 @@ def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> St
         size=recipe.size,
         dtype=recipe.dtype,
         remat=recipe.remat,
-        model_flops=step_flops(recipe) / chips,
+        model_flops=step_flops(recipe, config) / chips,
         flops=compiled.cost_analysis()["flops"],
         hbm_bytes=moved.total,
         hbm_by_stage=dict(moved.by_stage.most_common()),

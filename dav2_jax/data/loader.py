@@ -38,10 +38,10 @@ class Loader:
     seed        of the order, and of the seeds of the transform
     weights     None: plain concatenation, as in the paper; or a share for each source
     shuffle     globally, anew each epoch
-    epochs      passes over the data; None: endless. With weights a pass is as many examples as all sources have
+    epochs      passes over the data; None: endless. With weights a pass is the number of examples of all sources
     drop_remainder  of a finite run leave out the last examples, fewer than a batch; otherwise they are padded to one
                 by rows with `index` -1 and nothing valid
-    workers     processes that read; 0: threads of this process. None: one a core up to 8, or 0 for sources on a device
+    workers     processes that read; 0: in-process threads. None: one per core up to 8, or 0 for sources on a device
     ahead       batches that each worker has ready
     on_error    "raise" for an example that cannot be read; "skip" takes the next one of its source that can be, so that
                 the order stays as it is, and lists what was left out in `skipped`
@@ -153,7 +153,7 @@ class Loader:
         return {"sources": sources, "weights": weights, "seed": order.seed, "shuffle": order.shuffle}
 
     def name(self, index: int) -> str:
-        """What stands behind a batch's `index`: the source, its number there and its id, which is read once more."""
+        """The example of a batch's `index` in words: source, number there and id; reads the example once more."""
         for source in self.sources:
             if index < len(source):
                 return f"{source.name} {index}: {source[index]['id']}"

@@ -15,7 +15,6 @@ import numpy as np
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic, save_png
-from dav2_jax.image import depth_files
 from dav2_jax.image.exr import openexr
 from dav2_jax.inference import geometry
 from dav2_jax.inference.edges import EDGE
@@ -206,6 +205,8 @@ def read(path: Path) -> dict:
 
     Raises Dav2Error for another extension, a damaged file, or one that does not hold a depth map.
     """
+    from dav2_jax.image import depth_files
+
     values, stated = depth_files.load(path)
     return {
         "values": values,

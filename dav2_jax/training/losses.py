@@ -3,8 +3,8 @@
 Depth Anything published the metric loss alone; the others are built from the papers and from the loss code of MiDaS
 and of the authors' own Video Depth Anything, and say where they follow which.
 
-- A loss takes (prediction, target, valid): [B, H, W] each, of any float type, and computes in float32. What stands
-  where `valid` is False does not matter, NaN included. Targets get no gradient.
+- A loss takes (prediction, target, valid): [B, H, W] each, of any float type, and computes in float32. Values where
+  `valid` is False do not matter, NaN included. Targets get no gradient.
 - Reduction is batch-based, as in the code of MiDaS and Video Depth Anything: one sum over all pixels of the global
   batch over one count. Under `jit` with a batch that is split over devices the value is therefore the same, up to the
   order of the sums (about 1e-7 relative), for any number of them.
