@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dav2_jax import sharding
 from dav2_jax.bench import hlo
+from dav2_jax.bench.chips import SLICES
 from dav2_jax.errors import Dav2Error
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
@@ -24,30 +25,6 @@ STAGES = ("patch embedding", "attention", "feed-forward", "head: reassemble", "h
 
 class DoesNotFit(Dav2Error):
     """The compiler refused a program for its size."""
-
-
-@dataclass(frozen=True)
-class Chip:
-    """One chip, in FLOP/s of bfloat16, bytes/s of HBM, bytes of HBM, and bytes/s that it can send to other chips.
-
-    Source: the tables "System architecture" of https://cloud.google.com/tpu/docs/v5e, .../v5p and .../v6e. They give
-    the interconnect in both directions together, over all links of a chip: 400, 1200 and 800 GB/s.
-    """
-
-    flops: float
-    bandwidth: float
-    memory: float
-    links: float
-    shapes: dict[int, str]  # number of chips -> arrangement
-
-
-_FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
-_DEEP = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8"}
-CHIPS = {
-    "v5e": Chip(197e12, 819e9, 16e9, 200e9, _FLAT),
-    "v5p": Chip(459e12, 2765e9, 95e9, 600e9, _DEEP),
-    "v6e": Chip(918e12, 1640e9, 32e9, 400e9, _FLAT),
-}
 
 
 @dataclass(frozen=True)
@@ -84,16 +61,16 @@ class Estimate:
 
     @property
     def _seconds(self) -> tuple[float, float]:
-        chip = CHIPS[self.chip]
+        chip = SLICES[self.chip]
         return self.flops / chip.flops, self.hbm_bytes / chip.bandwidth
 
 
 def parse_target(target: str) -> tuple[str, int]:
     """ "v5e-8" -> ("v5e", 8): a kind of chip and a number of chips, 1 if it is left out. Raises Dav2Error."""
     name, _, count = target.partition("-")
-    if name not in CHIPS:
-        raise Dav2Error(f"{target}: no such TPU: name one of {', '.join(CHIPS)}, with a number of chips as in v5e-8")
-    shapes = CHIPS[name].shapes
+    if name not in SLICES:
+        raise Dav2Error(f"{target}: no such TPU: name one of {', '.join(SLICES)}, with a number of chips as in v5e-8")
+    shapes = SLICES[name].shapes
     if not re.fullmatch(r"[1-9]\d*", count or "1") or int(count or 1) not in shapes:
         raise Dav2Error(f"{target}: {name} comes in slices of {', '.join(map(str, shapes))} chips")
     return name, int(count or 1)
@@ -136,7 +113,7 @@ def estimate(
         hbm_bytes=moved.total,
         hbm_by_stage=dict(moved.by_stage.most_common()),
         hbm_peak=peak,
-        fits=peak <= CHIPS[chip].memory,
+        fits=peak <= SLICES[chip].memory,
         collectives=sum(one.count for one in hlo.collectives(text)),
         compile_seconds=seconds,
     )
@@ -158,7 +135,9 @@ def devices(chip: str, chips: int) -> list:
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=f"{chip}:{CHIPS[chip].shapes[chips]}").devices
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=f"{chip}:{SLICES[chip].shapes[chips]}"
+        ).devices
     except (RuntimeError, ImportError) as error:
         raise Dav2Error(f"no TPU compiler ({str(error).splitlines()[0]}): pip install libtpu, on Linux") from None
 

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 
 from dav2_jax import sharding
 from dav2_jax.bench import aot, hlo
+from dav2_jax.bench.chips import SLICES
 from dav2_jax.errors import Dav2Error
-from dav2_jax.training.objective import make_augment, make_loss, optimization, step_flops
+from dav2_jax.training.objective import optimization, step_flops, training_step
 from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
-from dav2_jax.training.step import TrainState, abstract_state, make_step
+from dav2_jax.training.step import TrainState, abstract_state
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class StepEstimate:
     @property
     def seconds(self) -> dict[str, float]:
         """The least time for the arithmetic ("compute"), for HBM ("memory") and for the interconnect ("links")."""
-        chip = aot.CHIPS[self.chip]
+        chip = SLICES[self.chip]
         return {
             "compute": self.flops / chip.flops,
             "memory": self.hbm_bytes / chip.bandwidth,
@@ -94,11 +95,7 @@ def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> St
     fsdp = enough_fsdp(state, target) if fsdp is None else fsdp
     check(recipe.batch_size, recipe.accumulate, target, fsdp)
     mesh = sharding.make_mesh(aot.devices(chip, chips), fsdp)
-    step = make_step(
-        make_loss(recipe), config, optimizer, mesh, dtype=jnp.dtype(recipe.dtype), remat=recipe.remat,
-        accumulation=recipe.accumulate, augment=make_augment(recipe), seed=recipe.seed,
-        frozen_encoder=frozen_encoder,
-    )  # fmt: skip
+    step = training_step(recipe, config, optimizer, mesh)
     lowered = step.lower(state, abstract_batch(recipe))
     start = time.perf_counter()
     try:
@@ -128,7 +125,7 @@ def estimate_step(recipe: Recipe, target: str, *, fsdp: int | None = None) -> St
         collectives=hlo.collectives(text),
         compile_seconds=seconds,
     )
-    return replace(row, fits=row.hbm_peak <= aot.CHIPS[chip].memory)
+    return replace(row, fits=row.hbm_peak <= SLICES[chip].memory)
 
 
 def enough_fsdp(state: TrainState, target: str) -> int:
@@ -136,7 +133,7 @@ def enough_fsdp(state: TrainState, target: str) -> int:
     chip, chips = aot.parse_target(target)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     fsdp = 1
-    while fsdp < chips and size / fsdp > aot.CHIPS[chip].memory / 4:
+    while fsdp < chips and size / fsdp > SLICES[chip].memory / 4:
         fsdp *= 2
     return fsdp
 
@@ -147,7 +144,7 @@ def check(batch: int, parts: int, target: str, fsdp: int | None) -> None:
     if fsdp is not None and (fsdp < 1 or chips % fsdp):
         raise Dav2Error(f"--fsdp {fsdp}: must divide the {chips} chips of {target}")
     if batch % (chips * parts):
-        slices = [f"{chip}-{count}" for count in aot.CHIPS[chip].shapes if batch % (count * parts) == 0]
+        slices = [f"{chip}-{count}" for count in SLICES[chip].shapes if batch % (count * parts) == 0]
         instead = f"take {slices[-1]}, or " if slices else ""
         raise Dav2Error(
             f"--batch {batch}: does not divide among the {chips} chips of {target}: "

@@ -56,20 +56,20 @@ def preview(
 
 def prepare(
     src: Src,
-    dst: Annotated[Positional[Path], arg(metavar="DST", help="The folder to write, or to go on with.")],
+    dst: Annotated[Positional[Path], arg(metavar="DST", help="The folder to write, or to resume.")],
     *,
-    split: Annotated[str, arg(metavar="NAME", help="Of the split in DST: one folder may hold several.")] = "train",
+    split: Annotated[str, arg(metavar="NAME", help="Name of the split in DST; one folder may hold several.")] = "train",
     jpeg: Annotated[
         int | None,
         arg(
             metavar="QUALITY",
-            help="Keep images as JPEG of this quality, 1 to 100: smaller, and no longer exact.",
+            help="Store images as JPEG of this quality, 1 to 100: smaller, but lossy.",
             help_behavior_hint="(default: PNG, bit for bit)",
         ),
     ] = None,
-    shard_mb: Annotated[float, arg(metavar="MB", help="Size of a file, about.")] = 256.0,
+    shard_mb: Annotated[float, arg(metavar="MB", help="Approximate size of one file.")] = 256.0,
     workers: Annotated[
-        int | None, arg(metavar="COUNT", help="Threads.", help_behavior_hint="(default: one a core)")
+        int | None, arg(metavar="COUNT", help="Threads.", help_behavior_hint="(default: one per core)")
     ] = None,
 ) -> int:
     """Read a dataset once and keep it in files that load fast.
@@ -77,7 +77,7 @@ def prepare(
     $ dav2 data prepare 'procedural?count=20000' scenes/
     $ dav2 data prepare 'hypersim:/data/hypersim?split=val' hypersim/ --split val
 
-    DST is then a SRC. TFDS reads it too. Stopped in any way, the same command goes on.
+    DST is then a SRC. TFDS reads it too. After a stop the same command resumes.
 
     Exit code 1 if examples could not be read; they are named and left out.
     """
@@ -106,7 +106,7 @@ def check(
         int | None,
         arg(
             metavar="EXAMPLES",
-            help="Look at so many, spread evenly over the source.",
+            help="Number of examples to read, spread evenly over the source.",
             help_behavior_hint="(default: all)",
         ),
     ] = None,

@@ -18,6 +18,24 @@ from dav2_jax.errors import Dav2Error
 SHOWN = 10  # broken examples and findings that a report prints in full
 _AHEAD = 64  # examples in memory at once
 
+FARTHEST, NEAREST = 10_000.0, 0.001  # metres; what lies beyond was not measured
+UNLIKELY = 1e5  # times the median of an example, for depth of unknown scale and disparity
+GAP = 10  # between the largest depth, where many pixels have just that, and all others
+# Metres that the largest step of 16 bits is worth, in the usual scales: millimetres, 1/256, centimetres, 1/5000 (TUM).
+SATURATED = tuple(65535 * scale for scale in (0.001, 1 / 256, 0.01, 1 / 5000))
+_FEW = 0.001  # share of an example's pixels below which the largest step may have been measured
+
+
+@dataclass
+class Extreme:
+    """Values of one implausible kind, over the examples that have some."""
+
+    first: str  # id
+    examples: int = 0
+    pixels: int = 0
+    of: int = 0  # pixels of these examples
+    value: float | None = None  # the largest, or the smallest of those that are too small
+
 
 @dataclass
 class Report:
@@ -40,6 +58,7 @@ class Report:
     high: float = -np.inf
     medians: list[float] = field(default_factory=list)  # one an example
     with_intrinsics: int = 0
+    extremes: dict[str, Extreme] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.total:,} examples, {self.read:,} read, {len(self.broken):,} broken"]
@@ -59,7 +78,7 @@ class Report:
                 shares = ", ".join(f"{TAGS[tag]} {count / self.pixels:.1%}" for tag, count in sorted(self.tags.items()))
                 lines.append(f"  tags        {shares}")
         if self.read:
-            lines.append(f"  labeled    {self.labeled:,} examples; intrinsics known for {self.with_intrinsics:,}")
+            lines.append(f"  labeled     {self.labeled:,} examples; intrinsics known for {self.with_intrinsics:,}")
         lines += [f"  broken: {line}" for line in self.broken[:SHOWN]]
         lines += [f"  broken: and {len(self.broken) - SHOWN:,} more"] if len(self.broken) > SHOWN else []
         lines += [f"  problem: {line}" for line in self.problems]
@@ -84,18 +103,24 @@ def check(source: Source, limit: int | None = None, *, progress: bool = True) ->
     ids: Counter = Counter()
     notes: Counter = Counter()
     first: dict[str, str] = {}
-    for found in tqdm(_read(source, numbers), total=count, unit="example", disable=None if progress else True):
+    for number, found in zip(
+        numbers,
+        tqdm(_read(source, numbers), total=count, unit="example", disable=None if progress else True),
+        strict=True,
+    ):
         if isinstance(found, Dav2Error):
             report.broken.append(str(found))
             continue
         ids[found["id"]] += 1
-        for note in _look(found, report):
+        more = source.notes(source.items[number], found) if source.notes else []
+        for note in [*_look(found, report), *more]:
             notes[note] += 1
             first.setdefault(note, found["id"])
     twice = [name for name, times in ids.items() if times > 1]
     if twice:
         report.problems.append(f"{len(twice):,} ids stand for more than one example, first {twice[0]}")
     report.problems += [f"{times:,} examples {note}, first {first[note]}" for note, times in notes.items()]
+    report.problems += _implausible_problems(report)
     report.problems += _unit_problems(report)
     return report
 
@@ -138,7 +163,51 @@ def _look(example: Example, report: Report) -> Iterator[str]:
         yield "have the same depth everywhere"
     if known.size:
         report.low, report.high = min(report.low, float(known.min())), max(report.high, float(known.max()))
-        report.medians.append(float(np.median(known)))
+        plausible = known[(known < FARTHEST) & (known >= NEAREST)] if report.unit == "metres" else known
+        report.medians.append(float(np.median(plausible if plausible.size else known)))
+        for kind, wrong in _implausible(known, report.unit if name == "depth" else "disparity"):
+            if wrong.any():
+                _add(report.extremes.setdefault(kind, Extreme(example["id"])), known[wrong], valid.size, kind)
+
+
+def _add(extreme: Extreme, values: np.ndarray, pixels: int, kind: str) -> None:
+    worst = min if kind == "small" else max
+    extreme.examples += 1
+    extreme.pixels += len(values)
+    extreme.of += pixels
+    value = float(values.min() if kind == "small" else values.max())
+    extreme.value = value if extreme.value is None else worst(extreme.value, value)
+
+
+def _implausible(known: np.ndarray, unit: str) -> Iterator[tuple[str, np.ndarray]]:
+    """(kind, mask) of values that nobody measured: of background, of holes, or of the largest number of the file."""
+    middle = np.median(known)
+    metres = unit == "metres"
+    large = known >= FARTHEST if metres else known > UNLIKELY * middle
+    yield "large", large
+    yield "small", known < NEAREST if metres else known < middle / UNLIKELY
+    largest = known.max()
+    same = known == largest
+    if unit == "disparity" or same.mean() < _FEW or same.all() or large.any():
+        return
+    alone = largest > GAP * known[~same].max()
+    yield "filler", same & (alone or (metres and any(abs(largest / value - 1) < 1e-6 for value in SATURATED)))
+
+
+def _implausible_problems(report: Report) -> Iterator[str]:
+    unit = " m" if report.unit == "metres" else ""
+    what = "disparity" if report.unit == "disparity" else "depth"
+    means = {
+        "large": f"{what} up to {{:.4g}}{unit}",
+        "small": f"{what} down to {{:.4g}}{unit}",
+        "filler": f"{what} of exactly {{:.5g}}{unit}, far beyond all others or the largest that 16 bits hold",
+    }
+    for kind, extreme in report.extremes.items():
+        yield (
+            f"{extreme.examples:,} examples have {means[kind].format(extreme.value)}, in "
+            f"{extreme.pixels / extreme.of:.2%} of their pixels, first {extreme.first}: "
+            "background or holes? Say so with ?sky= or ?invalid= and the stored number"
+        )
 
 
 def _unit_problems(report: Report) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""An image and its depth, stored at unlike sizes, at one size: the image is averaged down, depth is never mixed."""
+"""An image and its depth, stored at unlike sizes or turned unlike, made to match; depth is never interpolated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.resize import center_index
 
-_ASPECT = 0.02  # how far the two may differ in shape: 1296 x 968 and 640 x 480, a pair of ScanNet, differ by 0.004
+ASPECT = 0.02  # how far the two may differ in shape: 1296 x 968 and 640 x 480, a pair of ScanNet, differ by 0.004
 
 
 def fit(
@@ -26,7 +26,7 @@ def fit(
     (high, wide), (deep_high, deep_wide) = image.shape[:2], depth.shape
     if (high, wide) == (deep_high, deep_wide):
         return image, depth, (1.0, 1.0)
-    if abs(wide * deep_high / (high * deep_wide) - 1) > _ASPECT:
+    if abs(wide * deep_high / (high * deep_wide) - 1) > ASPECT:
         raise Dav2Error(
             f"{id}: the image is {wide} x {high} and its depth {deep_wide} x {deep_high}: "
             "they differ in shape, not only in size, so they are not a pair"
@@ -45,3 +45,17 @@ def scale_intrinsics(intrinsics: np.ndarray, factors: tuple[float, float]) -> np
     x, y = factors
     fx, fy, cx, cy = intrinsics
     return np.array([fx * x, fy * y, (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5])
+
+
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W] as stored -> as it is shown, by an EXIF orientation of 1 to 8."""
+    return {
+        1: values,
+        2: values[:, ::-1],
+        3: values[::-1, ::-1],
+        4: values[::-1],
+        5: values.T,
+        6: values[::-1].T,
+        7: values[::-1, ::-1].T,
+        8: values.T[::-1],
+    }[orientation]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dav2_jax.data.augment import Geometry
 from dav2_jax.data.example import Example
 from dav2_jax.data.order import Order, number
 from dav2_jax.data.source import Source
@@ -35,15 +34,14 @@ class Loader:
 
     sources     at least one; see `Source`. Those `on_device` are read in this process
     batch_size  of the global batch: all hosts together
-    size        of the crops, for `Geometry`, which is the transform if none is given
-    transform   (example, seed) -> arrays of one row, of one shape for all; picklable
+    transform   (example, seed) -> arrays of one row, of one shape for all, such as `augment.Geometry`; picklable
     seed        of the order, and of the seeds of the transform
     weights     None: plain concatenation, as in the paper; or a share for each source
     shuffle     globally, anew each epoch
-    epochs      passes over the data; None: endless. With weights a pass is as many examples as all sources have
+    epochs      passes over the data; None: endless. With weights a pass is the number of examples of all sources
     drop_remainder  of a finite run leave out the last examples, fewer than a batch; otherwise they are padded to one
                 by rows with `index` -1 and nothing valid
-    workers     processes that read; 0: threads of this process. None: one a core up to 8, or 0 for sources on a device
+    workers     processes that read; 0: in-process threads. None: one per core up to 8, or 0 for sources on a device
     ahead       batches that each worker has ready
     on_error    "raise" for an example that cannot be read; "skip" takes the next one of its source that can be, so that
                 the order stays as it is, and lists what was left out in `skipped`
@@ -63,9 +61,8 @@ class Loader:
         self,
         sources: Sequence[Source],
         batch_size: int,
+        transform: Callable[[Example, int], Batch],
         *,
-        size: int = 518,
-        transform: Callable[[Example, int], Batch] | None = None,
         seed: int = 0,
         weights: Sequence[float] | None = None,
         shuffle: bool = True,
@@ -92,7 +89,7 @@ class Loader:
             rows = rows_on_this_host(sharding, batch_size)
         else:
             rows = _part(batch_size, process_index, process_count)
-        self._read = _Read(self.sources, order, end, rows, transform or Geometry(size), on_error)
+        self._read = _Read(self.sources, order, end, rows, transform, on_error)
         if end is not None and not self._batches(end):
             raise Dav2Error(f"{end:,} examples do not fill a batch of {batch_size}: use a smaller one")
         self._position = 0
@@ -156,7 +153,7 @@ class Loader:
         return {"sources": sources, "weights": weights, "seed": order.seed, "shuffle": order.shuffle}
 
     def name(self, index: int) -> str:
-        """What stands behind a batch's `index`: the source, its number there and its id, which is read once more."""
+        """The example of a batch's `index` in words: source, number there and id; reads the example once more."""
         for source in self.sources:
             if index < len(source):
                 return f"{source.name} {index}: {source[index]['id']}"

@@ -1,4 +1,4 @@
-"""Which example stands at which position of an endless stream: a pure function, so a position is all there is to save.
+"""The order of examples in an endless stream: a pure function of the position, which is all there is to save.
 
 Shuffling many examples is Grain's index permutation, computed for one index at a time: 3 microseconds, and no memory,
 for 62 million as for a hundred thousand. Hosts, workers and restarts compute the same order from the same few numbers.

@@ -7,9 +7,10 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from dav2_jax.data import depth_files, listing
+from dav2_jax.data import listing
 from dav2_jax.data.readers.images import is_photo
 from dav2_jax.errors import Dav2Error, did_you_mean
+from dav2_jax.image import depth_files
 
 _IMAGES = ("images", "image", "rgb", "color", "photos")
 _DEPTHS = ("depth", "depths")

@@ -65,7 +65,7 @@ class DevicePrefetch:
         return 0.0 if self._began is None else self.waited / max(time.perf_counter() - self._began, 1e-9)
 
     def state(self) -> dict[str, Any]:
-        """The loader's state after the last batch that was given out: what lies ready does not count."""
+        """The loader's state after the last batch that was given out; prefetched batches do not count."""
         return self._state
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ class Source:
     unit   of depth: metres, or any scale (each scene its own); disparity where there is no depth; none: no label
     about  one line a fact that a user should know: items that were left out, and why
     on_device  examples are made by JAX on this process's devices, so the loader's workers cannot make them
+    notes  (item, example) -> what looks wrong about it though it can be read, for `dav2 data check`; may open files
     """
 
     name: str
@@ -31,6 +32,7 @@ class Source:
     unit: Unit = "metres"
     about: tuple[str, ...] = ()
     on_device: bool = False
+    notes: Callable[[Any, Example], list[str]] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)

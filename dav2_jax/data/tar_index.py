@@ -1,8 +1,8 @@
-"""Random access to the files in a .tar: where each one lies is found once, from the headers; nothing is unpacked.
+"""Random access to the files in a .tar: their offsets are read once, from the headers; nothing is unpacked.
 
 Reads the formats that tar programs write today: ustar, GNU (long names) and pax (long names and sizes). Sources: POSIX
-pax (IEEE Std 1003.1, "pax Interchange Format") and the GNU tar manual, "Basic Tar Format". The headers are read here,
-not by `tarfile`, which trusts what they claim and takes longer.
+pax (IEEE Std 1003.1, "pax Interchange Format") and the GNU tar manual, "Basic Tar Format". Python's `tarfile` takes a
+damaged header for the end of the file, without a word, and does not see that a member is cut off.
 """
 
 from __future__ import annotations

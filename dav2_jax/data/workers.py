@@ -33,7 +33,7 @@ class Reader:
     """`read(0)`, `read(1)`, ... up to `read(count - 1)`, in this order, computed ahead.
 
     read     picklable, gives a tree of arrays and of small things; its Dav2Error is raised here when its turn comes
-    workers  processes; 0: threads of this process
+    workers  processes; 0: in-process threads
     ahead    results that each worker may have ready
 
     One thread may wait in `next` while another calls `close`.
@@ -77,7 +77,7 @@ class Reader:
             code = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
             if code is None:
                 raise
-            raise Dav2Error(_obituary(int(code[1]))) from error
+            raise Dav2Error(_worker_exit_message(int(code[1]))) from error
 
     def give_back(self, arrays: dict[str, Any]) -> None:
         """Empties it, soon. Arrays of a worker lie in memory shared with it, which is little: copy them, and give back.
@@ -179,7 +179,7 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _obituary(code: int) -> str:
+def _worker_exit_message(code: int) -> str:
     if code == -signal.SIGKILL:
         return "a worker of the loader was killed, probably for want of memory: use fewer workers or a smaller batch"
     if code == -getattr(signal, "SIGBUS", 0):

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.files import atomic, save_png
+from dav2_jax.image.exr import openexr
 from dav2_jax.inference import geometry
 from dav2_jax.inference.edges import EDGE
 
@@ -102,8 +102,7 @@ def write_npz(depth: Depth, path: Path) -> None:
 
 def write_exr(depth: Depth, path: Path) -> None:
     """Channel Z, 32-bit float, ZIP; header attributes `unit`, and where known `focalLength` (pixels), `maxDepth`."""
-    import OpenEXR
-
+    OpenEXR = openexr()
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, "unit": depth.unit}
     header |= {} if depth.focal_length is None else {"focalLength": float(depth.focal_length)}
     header |= {} if depth.max_depth is None else {"maxDepth": float(depth.max_depth)}
@@ -202,55 +201,16 @@ def name_from_extension(path: Path) -> str:
 
 
 def read(path: Path) -> dict:
-    """The fields of a Depth (`values`, and what else the file states) from a png16, npy, npz or exr file.
+    """The fields of a Depth (`values`, and what else the file states) from a file that keeps the values.
 
     Raises Dav2Error for another extension, a damaged file, or one that does not hold a depth map.
     """
-    readers = {".png": _read_png16, ".npy": _read_npy, ".npz": _read_npz, ".exr": _read_exr}
-    if path.suffix.lower() not in readers:
-        raise Dav2Error(f"{path}: depth cannot be read back from {path.suffix!r}: use one of {' '.join(readers)}")
-    if not path.is_file():
-        raise Dav2Error(f"{path}: no such file: check the path")
-    try:
-        return readers[path.suffix.lower()](path)
-    except (OSError, ValueError, KeyError, SyntaxError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise Dav2Error(f"{path}: cannot be read as depth ({error}): write it again") from error
+    from dav2_jax.image import depth_files
 
-
-def _read_png16(path: Path) -> dict:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        text = dict(image.info)
-        if not {"unit", "scale", "offset"} <= text.keys():
-            sidecar = path.with_name(path.name + ".json")  # an editor may have dropped the text
-            if not sidecar.is_file():
-                raise Dav2Error(
-                    f"{path}: is no png16 file: it states no unit, scale and offset, nor does a {sidecar.name}"
-                )
-            text = json.loads(sidecar.read_text(encoding="utf-8"))
-        stored = np.asarray(image)
-    if stored.ndim != 2 or stored.dtype != np.uint16:
-        raise Dav2Error(f"{path}: is no png16 file: its pixels are {stored.dtype} {stored.shape}, not 16-bit gray")
-    values = float(text["offset"]) + float(text["scale"]) * stored.astype(np.float64)
-    max_depth = float(text["max_depth"]) if "max_depth" in text else None
-    return {"values": values.astype(np.float32), "unit": text["unit"], "max_depth": max_depth}
-
-
-def _read_npy(path: Path) -> dict:
-    return {"values": np.load(path, allow_pickle=False)}
-
-
-def _read_npz(path: Path) -> dict:
-    with np.load(path, allow_pickle=False) as arrays:
-        fields = {name: arrays[name].item() for name in ("unit", "focal_length", "max_depth") if name in arrays}
-        return fields | {"values": arrays["depth"]}
-
-
-def _read_exr(path: Path) -> dict:
-    import OpenEXR
-
-    with OpenEXR.File(str(path)) as file:
-        header, values = dict(file.header()), file.channels()["Z"].pixels  # closing empties the header
-    names = {"unit": "unit", "focalLength": "focal_length", "maxDepth": "max_depth"}
-    return {ours: header[theirs] for theirs, ours in names.items() if theirs in header} | {"values": values}
+    values, stated = depth_files.load(path)
+    return {
+        "values": values,
+        "unit": stated.unit,
+        "max_depth": stated.max_depth,
+        "focal_length": stated.focal_length,
+    }

@@ -24,19 +24,3 @@ def model_flops(config: ModelConfig, height: int, width: int) -> int:
     fused = sum(area * (units * 2 * 9 + 1) * f * f for area, units in zip(areas, (2, 2, 2, 1), strict=True))
     last = 64 * patches * 9 * f * (f // 2) + height * width * (9 * (f // 2) * 32 + 32)
     return 2 * (encoder + reassembled + projected + fused + last)
-
-
-PEAKS = {  # bfloat16 products of dense matrices, FLOP/s, by the start of the device's name; data sheets
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-
-
-def peak(device_kind: str) -> float | None:
-    """FLOP/s of a device by its `device_kind`; None where it is not known, as of CPUs."""
-    return next((flops for name, flops in PEAKS.items() if device_kind.startswith(name)), None)

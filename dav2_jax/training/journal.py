@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, a line of JSON for each report, TensorBoard, and pictures of what it predicts."""
+"""The reports of a run: a progress bar or lines, metrics.jsonl, TensorBoard, and pictures of predictions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,19 @@ from dav2_jax.files import atomic, save_png
 
 
 class Journal:
-    """Of one run, in its folder; in a process that is not the first it does nothing.
+    """Writes to the folder of one run and to the screen; in a process that is not the first it does nothing.
 
     run    the folder: metrics.jsonl, tensorboard/, pictures/
-    start  step at which this part of the run begins: what was noted of later ones, before a stop, is taken back
+    start  steps done before: entries of later steps, which a stopped run left, are removed
     total  steps of the run
+
+    On a terminal (stderr) there is a progress bar; elsewhere, as under nohup or Slurm, each report is a line.
     """
 
     def __init__(self, run: Path, start: int, total: int, *, speaks: bool = True):
         self._speaks, self._run, self._writer, self._file = speaks, run, None, None
+        self._step, self._total = start, total
+        self._clock: tuple[int, float] | None = None  # step and time after the first one, which compiles
         self._bar = tqdm(
             total=total, initial=start, unit="step", disable=None if speaks else True, dynamic_ncols=True, smoothing=0.1
         )
@@ -41,13 +46,26 @@ class Journal:
             self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
 
     def step(self, **shown: str) -> None:
-        """One more step is done; `shown` stands beside the bar."""
+        """Counts one step; `shown` is its report, where there is one."""
+        self._step += 1
+        self._clock = self._clock or (self._step, time.perf_counter())
+        if self._bar.disable:
+            if shown and self._speaks:
+                self.say(f"{self._progress()}: {', '.join(f'{name} {text}' for name, text in shown.items())}")
+            return
         if shown:
             self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
+    def _progress(self) -> str:
+        text, (first, since) = f"step {self._step:,} of {self._total:,}", self._clock
+        if self._step == first:
+            return text
+        seconds = (time.perf_counter() - since) / (self._step - first) * (self._total - self._step)
+        return f"{text}, {tqdm.format_interval(seconds)} left"
+
     def note(self, step: int, values: dict[str, float], group: str) -> None:
-        """A line {"step": .., "time": .., "group": .., name: value}; numbers that JSON has not become null."""
+        """Appends {"step": .., "time": .., "group": .., name: value} to metrics.jsonl; NaN and infinity become null."""
         if not self._speaks:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -76,8 +94,12 @@ class Journal:
             self._writer.add_image("prediction", sheet, step, dataformats="HWC")
 
     def say(self, text: str) -> None:
-        """A line that does not disturb the bar."""
-        if self._speaks:
+        """Prints a line, above the bar where there is one."""
+        if not self._speaks:
+            return
+        if self._bar.disable:
+            print(text, flush=True)  # a file or pipe is buffered otherwise, and a killed job would leave nothing
+        else:
             self._bar.write(text)
 
     def close(self) -> None:
@@ -101,3 +123,46 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+class Throughput:
+    """Speed since the last report, without pauses such as validations.
+
+    batch_size   images a step
+    ceiling      peak FLOP/s of all devices together; None: unknown
+    """
+
+    def __init__(self, batch_size: int, ceiling: float | None):
+        self._batch_size, self._ceiling = batch_size, ceiling
+        self._waited = 0.0
+        self._restart(0.0)
+
+    def add(self, flops: int) -> None:
+        """One more step."""
+        self._steps += 1
+        self._flops += flops
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def report(self, waited: float) -> dict[str, float]:
+        """images_per_second, tflops, mfu (share of the ceiling) and waiting, the share of time spent on `waited`.
+
+        waited   seconds for data since the beginning of the run
+        """
+        seconds = time.perf_counter() - self._since
+        values = {
+            "images_per_second": self._steps * self._batch_size / seconds,
+            "tflops": self._flops / seconds / 1e12,
+        }
+        if self._ceiling is not None:
+            values["mfu"] = self._flops / seconds / self._ceiling
+        values["waiting"] = (waited - self._waited) / seconds
+        self._restart(waited)
+        return values
+
+    def _restart(self, waited: float) -> None:
+        self._since, self._waited, self._steps, self._flops = time.perf_counter(), waited, 0, 0

@@ -3,12 +3,11 @@
 Depth Anything published the metric loss alone; the others are built from the papers and from the loss code of MiDaS
 and of the authors' own Video Depth Anything, and say where they follow which.
 
-- A loss takes (prediction, target, valid): [B, H, W] each, of any float type, and computes in float32. What stands
-  where `valid` is False does not matter, NaN included. Targets get no gradient.
+- A loss takes (prediction, target, valid): [B, H, W] each, of any float type, and computes in float32. Values where
+  `valid` is False do not matter, NaN included. Targets get no gradient.
 - Reduction is batch-based, as in the code of MiDaS and Video Depth Anything: one sum over all pixels of the global
   batch over one count. Under `jit` with a batch that is split over devices the value is therefore the same, up to the
-  order of the sums (about 1e-7 relative), for any number of them. Inside `shard_map` name the axes in `axis`, and take
-  the gradient outside of it or with check_vma on, where the transpose of `psum` is right.
+  order of the sums (about 1e-7 relative), for any number of them.
 - An image does not count, and has a gradient of exactly zero, where it has fewer than MIN_VALID valid pixels or its
   target is constant: all sky, an empty mask, padding. Nothing that counts: the loss is 0.
 - A prediction that is not finite at a valid pixel makes the loss NaN: that must stop a run, not hide.
@@ -29,10 +28,8 @@ MIN_VALID = 10  # pixels; below, the official validation skips an image (metric_
 FIXED_MEDIAN, FIXED_MOST = 2.0, 12.0  # of the targets of fixed_scale_loss, in mean deviations
 _CONSTANT = 1e-6  # mean deviation, of values up to 1 or 2; float32 rounds at 6e-8
 
-Axis = str | tuple[str, ...] | None
 
-
-def silog(prediction: Array, target: Array, valid: Array, *, lambd: float = 0.5, axis: Axis = None) -> Array:
+def silog(prediction: Array, target: Array, valid: Array, *, lambd: float = 0.5) -> Array:
     """sqrt(mean(g^2) - lambd * mean(g)^2) with g = log(target / prediction), over all valid pixels of the batch.
 
     prediction, target  metres, positive. A prediction that underflowed to 0 counts as the smallest normal number.
@@ -45,8 +42,8 @@ def silog(prediction: Array, target: Array, valid: Array, *, lambd: float = 0.5,
     tiny = jnp.finfo(prediction.dtype).tiny
     log_ratio = jnp.log(jnp.where(valid, target, 1)) - jnp.log(jnp.maximum(jnp.where(valid, prediction, 1), tiny))
     count = _per_image(valid)
-    square = _ratio(_per_image(log_ratio**2), count, axis)
-    mean = _ratio(_per_image(log_ratio), count, axis)
+    square = _ratio(_per_image(log_ratio**2), count)
+    mean = _ratio(_per_image(log_ratio), count)
     variance = square - lambd * mean**2
     perfect = variance <= 0  # also what rounding makes negative; False for NaN
     return jnp.where(perfect, 0, jnp.sqrt(jnp.where(perfect, 1, variance)))
@@ -104,7 +101,7 @@ def trim(residuals: Array, valid: Array, share: float = 0.1) -> Array:
     return below + equal * left[:, None, None]
 
 
-def ssi(prediction: Array, target: Array, valid: Array, *, trim: float = 0.0, axis: Axis = None) -> Array:
+def ssi(prediction: Array, target: Array, valid: Array, *, trim: float = 0.0) -> Array:
     """L_ssi: mean |p - t| over valid pixels, where p and t are the affine-normalized disparities; at most 2.
 
     trim  share of the largest residuals of each image that does not count. The sum of the others is divided by the
@@ -114,10 +111,10 @@ def ssi(prediction: Array, target: Array, valid: Array, *, trim: float = 0.0, ax
     prediction has the loss 1.
     """
     residual, counted = _residual(prediction, target, valid)
-    return _mean_residual(residual, counted, trim, axis)
+    return _mean_residual(residual, counted, trim)
 
 
-def gradient_matching(prediction: Array, target: Array, valid: Array, *, scales: int = 4, axis: Axis = None) -> Array:
+def gradient_matching(prediction: Array, target: Array, valid: Array, *, scales: int = 4) -> Array:
     """L_gm: mean |dx (p - t)| + |dy (p - t)| of affine-normalized disparities, summed over scales of 1, 2, 4, 8 pixels.
 
     MiDaS equation 11, in the form of its code and of Video Depth Anything: a scale takes every k-th pixel, without
@@ -125,7 +122,7 @@ def gradient_matching(prediction: Array, target: Array, valid: Array, *, scales:
     that scale. Not trimmed. Invariant as `ssi`.
     """
     residual, counted = _residual(prediction, target, valid)
-    return _mean_gradient(residual, counted, scales, axis)
+    return _mean_gradient(residual, counted, scales)
 
 
 def relative_loss(
@@ -136,7 +133,6 @@ def relative_loss(
     gm_weight: float = 2.0,
     trim: float = 0.1,
     scales: int = 4,
-    axis: Axis = None,
 ) -> tuple[Array, dict[str, Array]]:
     """(ssi + gm_weight * gm, {"ssi", "gm"}): the loss of relative depth, with its two parts for the log.
 
@@ -147,14 +143,14 @@ def relative_loss(
     """
     residual, counted = _residual(prediction, target, valid)
     parts = {
-        "ssi": _mean_residual(residual, counted, trim, axis),
-        "gm": _mean_gradient(residual, counted, scales, axis),
+        "ssi": _mean_residual(residual, counted, trim),
+        "gm": _mean_gradient(residual, counted, scales),
     }
     return parts["ssi"] + gm_weight * parts["gm"], parts
 
 
 def fixed_scale_loss(
-    prediction: Array, target: Array, valid: Array, *, gm_weight: float = 0.2, scales: int = 4, axis: Axis = None
+    prediction: Array, target: Array, valid: Array, *, gm_weight: float = 0.2, scales: int = 4
 ) -> tuple[Array, dict[str, Array]]:
     """(ssi + gm_weight * gm, {"ssi", "gm"}) as `relative_loss`, but the prediction is taken as it is.
 
@@ -168,14 +164,14 @@ def fixed_scale_loss(
     aim = jnp.clip(wanted.values + FIXED_MEDIAN, 0, FIXED_MOST)
     residual = jnp.where(counted, prediction - aim, 0)
     parts = {
-        "ssi": _mean_residual(residual, counted, 0.0, axis),
-        "gm": _mean_gradient(residual, counted, scales, axis),
+        "ssi": _mean_residual(residual, counted, 0.0),
+        "gm": _mean_gradient(residual, counted, scales),
     }
     return parts["ssi"] + gm_weight * parts["gm"], parts
 
 
 def aligned_loss(
-    prediction: Array, target: Array, valid: Array, *, scale_weight: float = 0.3, axis: Axis = None, **options
+    prediction: Array, target: Array, valid: Array, *, scale_weight: float = 0.3, **options
 ) -> tuple[Array, dict[str, Array]]:
     """(miss + scale_weight * fixed_scale_loss(..., **options), {"miss", "ssi", "gm"}): what zero-shot scores look at.
 
@@ -194,8 +190,8 @@ def aligned_loss(
     aligned = metrics.align_affine(jnp.where(known, prediction, 0), depth, known)
     error = jnp.where(known, jnp.abs(jnp.log(aligned) - jnp.log(depth)), 0)
     of_image = _per_image(error / (error + math.log(1.25))) / jnp.maximum(_per_image(known), 1)
-    rest, parts = fixed_scale_loss(prediction, target, valid, axis=axis, **options)
-    miss = _ratio(of_image, counted.astype(prediction.dtype), axis)
+    rest, parts = fixed_scale_loss(prediction, target, valid, **options)
+    miss = _ratio(of_image, counted.astype(prediction.dtype))
     return miss + scale_weight * rest, {"miss": miss} | parts
 
 
@@ -226,9 +222,7 @@ def cutmix_loss(
     return relative_loss(*both, **options)
 
 
-def feature_alignment(
-    features: Array, frozen: Array, valid: Array | None = None, *, margin: float = 0.85, axis: Axis = None
-) -> Array:
+def feature_alignment(features: Array, frozen: Array, valid: Array | None = None, *, margin: float = 0.85) -> Array:
     """L_feat: mean (1 - cos) between the trained encoder's features and those of a frozen DINOv2.
 
     features, frozen  [B, N, D]: the final patch features, of encoders of the same width
@@ -248,7 +242,7 @@ def feature_alignment(
     frozen = jnp.where(valid[..., None], lax.stop_gradient(frozen).astype(dtype), 0)
     cosine = jnp.sum(_unit(features) * _unit(frozen), axis=-1)
     loss = jnp.where(valid & ~(cosine > margin), 1 - cosine, 0)
-    return _ratio(jnp.sum(loss, axis=1), jnp.sum(valid, axis=1, dtype=dtype), axis)
+    return _ratio(jnp.sum(loss, axis=1), jnp.sum(valid, axis=1, dtype=dtype))
 
 
 def _residual(prediction: Array, target: Array, valid: Array) -> tuple[Array, Array]:
@@ -260,19 +254,19 @@ def _residual(prediction: Array, target: Array, valid: Array) -> tuple[Array, Ar
     return jnp.where(counted, given.values - wanted.values, 0), counted
 
 
-def _mean_residual(residual: Array, counted: Array, share: float, axis: Axis) -> Array:
+def _mean_residual(residual: Array, counted: Array, share: float) -> Array:
     size = jnp.abs(residual)
     weighted = size * trim(size, counted, share) if share else size
-    return _ratio(_per_image(weighted), _per_image(counted), axis)
+    return _ratio(_per_image(weighted), _per_image(counted))
 
 
-def _mean_gradient(residual: Array, counted: Array, scales: int, axis: Axis) -> Array:
+def _mean_gradient(residual: Array, counted: Array, scales: int) -> Array:
     loss = jnp.zeros((), residual.dtype)
     for step in (2**k for k in range(scales)):
         r, m = residual[:, ::step, ::step], counted[:, ::step, ::step]
         down = jnp.where(m[:, 1:] & m[:, :-1], jnp.abs(r[:, 1:] - r[:, :-1]), 0)
         across = jnp.where(m[:, :, 1:] & m[:, :, :-1], jnp.abs(r[:, :, 1:] - r[:, :, :-1]), 0)
-        loss += _ratio(_per_image(down) + _per_image(across), _per_image(m), axis)
+        loss += _ratio(_per_image(down) + _per_image(across), _per_image(m))
     return loss
 
 
@@ -292,12 +286,9 @@ def _per_image(maps: Array) -> Array:
     return jnp.sum(maps, axis=(1, 2), dtype=dtype)
 
 
-def _ratio(totals: Array, counts: Array, axis: Axis) -> Array:
+def _ratio(totals: Array, counts: Array) -> Array:
     """Sum over sum, over the global batch; 0 where nothing was counted."""
-    total, count = jnp.sum(totals), jnp.sum(counts)
-    if axis is not None:
-        total, count = lax.psum((total, count), axis)
-    return total / jnp.maximum(count, 1)
+    return jnp.sum(totals) / jnp.maximum(jnp.sum(counts), 1)
 
 
 def _unit(vectors: Array) -> Array:

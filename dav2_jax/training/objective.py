@@ -1,4 +1,4 @@
-"""What a recipe minimizes, and how: images for the network from a batch of the loader, the loss, and the optimizer."""
+"""From a recipe: the loss, the augmentation on the device, the optimizer's settings, and the step made of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.flops import model_flops
 from dav2_jax.training import features, sizes
 from dav2_jax.training.losses import aligned_loss, cutmix_loss, fixed_scale_loss, relative_loss, silog
-from dav2_jax.training.optimizer import OptimizerConfig
+from dav2_jax.training.optimizer import Optimizer, OptimizerConfig
 from dav2_jax.training.recipe import Recipe
-from dav2_jax.training.step import Batch, Loss
+from dav2_jax.training.step import Batch, Loss, TrainState, make_step
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_loss(recipe: Recipe) -> Loss:
     """(prediction [B, H, W], batch) -> (loss, its parts); the batch is what `make_augment` gave.
 
-    silog: over what is valid and between min_depth and max_depth, as the official training does.
-    relative: against disparity, in the two regions of CutMix where images were mixed.
-    fixed_scale: against disparity at a scale of its own, for the first part of learning from random numbers.
-    aligned: against depth, after the least-squares fit of the benchmarks.
+    silog: over valid pixels between min_depth and max_depth, as the official training does.
+    relative: on disparity, with CutMix in each of the two regions.
+    fixed_scale: on normalized disparity, for the first part of training from random weights.
+    aligned: on log depth, after the affine alignment of zero-shot benchmarks.
     With a feature_weight, the prediction is what `features.apply` gives.
     """
     loss = _depth_loss(recipe)
@@ -57,7 +59,7 @@ def _depth_loss(recipe: Recipe) -> Loss:
 
 
 def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
-    """(key, batch of the loader) -> batch: images as the network expects them, with the strong changes of a recipe.
+    """(key, batch of the loader) -> batch: normalized images, after the strong augmentation where the recipe has it.
 
     Each example draws from its own seed, so the key is not used.
     """
@@ -76,7 +78,7 @@ def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
 
 
 def step_flops(recipe: Recipe, config: ModelConfig, number: int = 1) -> int:
-    """Of the network in this step: three times the forward pass of the batch, and once a frozen encoder's."""
+    """FLOPs of the network in step `number`: three forward passes of the batch, and one of a frozen encoder."""
     size = sizes.of_step(recipe, number)
     flops = 3 * model_flops(config, *size)
     if recipe.feature_weight:
@@ -84,8 +86,17 @@ def step_flops(recipe: Recipe, config: ModelConfig, number: int = 1) -> int:
     return flops * recipe.batch_size
 
 
+def training_step(recipe: Recipe, config: ModelConfig, optimizer: Optimizer, mesh: jax.sharding.Mesh) -> Step:
+    """step(state, batch of the loader) -> (state, metrics), jitted: see `step.make_step`."""
+    return make_step(
+        make_loss(recipe), config, optimizer, mesh, dtype=jnp.dtype(recipe.dtype), remat=recipe.remat,
+        accumulation=recipe.accumulate, augment=make_augment(recipe), seed=recipe.seed,
+        frozen_encoder=recipe.feature_weight > 0,
+    )  # fmt: skip
+
+
 def optimization(recipe: Recipe) -> OptimizerConfig:
-    """The fields of a recipe that are the optimizer's. Raises Dav2Error for values that cannot be meant."""
+    """The fields of a recipe that are the optimizer's. Raises Dav2Error for values out of range."""
     freeze = recipe.freeze if recipe.freeze in ("encoder", "positions") else int(recipe.freeze or 0)
     same = ("steps", "encoder_lr", "head_factor", "schedule", "warmup", "b2")
     same += ("matrices", "weight_decay", "decay", "clip", "ema")

@@ -1,4 +1,4 @@
-"""AdamW for fine-tuning: two groups, a schedule, and what stays as it is.
+"""AdamW for fine-tuning: two learning rates, a schedule, frozen parameters, Muon for matrices, EMA.
 
 The defaults are the official metric fine-tuning (`metric_depth/train.py` and `dist_train.sh` of Depth Anything V2).
 Its rates, 5e-6 and ten times that for the head, are also those of the paper's relative training (section 7.1).
@@ -26,16 +26,16 @@ Schedule = Literal["poly", "linear", "cosine", "constant"]
 # In every checkpoint, and not used by the network: PyTorch's AdamW passes over what has no gradient, decay included.
 # Nor is the encoder that `training.features` keeps frozen ever trained.
 IDLE = r"pretrained\.mask_token|depth_head\.scratch\.refinenet4\.resConfUnit1\..*|frozen\..*"
-# What learns by Muon where that is asked for: not what reads pixels or positions, nor what writes depth.
+# Muon parameters: kernels of blocks and head; patch embedding, position table and output layer stay with Adam.
 MATRICES = r"(pretrained\.blocks|depth_head)\..*\.kernel"
-TRANSPOSED = r"resize_layers\.[01]\."  # their stride is the kernel's size: each place writes its own pixels
-ADAM_RMS = 0.2  # of an update of Muon: as Adam's, so that rates and decay are those of Adam (arXiv:2502.16982)
+TRANSPOSED = r"resize_layers\.[01]\."  # transposed convolutions whose stride is the kernel's size: no overlap
+ADAM_RMS = 0.2  # RMS of a Muon update, matched to Adam's, so that both share rates and decay (arXiv:2502.16982)
 BEFORE_BLOCKS = r"pretrained\.(patch_embed\..*|cls_token|pos_embed)"
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """steps: of the whole run, warm-up included. Raises Dav2Error for values that cannot be meant."""
+    """steps: of the whole run, warm-up included. Raises Dav2Error for values out of range."""
 
     steps: int
     encoder_lr: float = 5e-6  # train.py --lr; paper 7.1
@@ -46,11 +46,11 @@ class OptimizerConfig:
     b2: float = 0.999  # train.py
     eps: float = 1e-8  # PyTorch's default
     weight_decay: float = 0.01  # train.py; times the rate, as PyTorch and optax have it
-    decay: Literal["all", "matrices"] = "all"  # all: also biases, norms and the position table, as train.py does
-    matrices: Literal["adam", "muon"] = "adam"  # how the matrices of the blocks and the head's convolutions learn
+    decay: Literal["all", "matrices"] = "all"  # all: also biases, norms and the position table, as train.py
+    matrices: Literal["adam", "muon"] = "adam"  # of the kernels of blocks and head
     clip: float | None = None  # largest global norm of the gradient; train.py does not clip
-    freeze: Literal["encoder", "positions"] | int = 0  # or the first so many blocks and all that comes before them
-    ema: float | None = None  # decay of the average of the parameters a step, such as 0.999; train.py has none
+    freeze: Literal["encoder", "positions"] | int = 0  # number: that many first blocks and what precedes them
+    ema: float | None = None  # decay of the moving average of the parameters; train.py has none
 
     def __post_init__(self):
         checks = {
@@ -78,9 +78,10 @@ class OptimizerConfig:
 class Optimizer:
     """What the training step needs. Trees of parameters have None where a parameter is not trained.
 
-    transform: of the gradient of the trained parameters, to be added to them
+    transform: gradient of the trained parameters -> update to add to them
     schedule:  step -> learning rate of the encoder
-    frozen:    what is not trained, as a pattern of dotted names
+    frozen:    regular expression of the dotted names that are not trained
+    ema:       decay of the moving average of the parameters; None: no average
     """
 
     transform: optax.GradientTransformation
@@ -101,10 +102,10 @@ def join(trained, frozen):
 
 
 def make_optimizer(config: OptimizerConfig, model: ModelConfig) -> Optimizer:
-    """The gradient is clipped, normalized by Adam, given the decay, multiplied in the head, and by the rate.
+    """The chain: clip, Adam (or Muon), weight decay, the head's multiplier, the learning rate.
 
-    The EMA starts as the parameters, so it has no bias towards zero and none to correct. Raises Dav2Error when more
-    blocks shall be frozen than there are.
+    The EMA starts as the parameters, so it needs no bias correction. Raises Dav2Error when more blocks are to be
+    frozen than the encoder has.
     """
     schedule = make_schedule(config)
     return Optimizer(
@@ -125,26 +126,26 @@ def make_optimizer(config: OptimizerConfig, model: ModelConfig) -> Optimizer:
 
 
 def _scale(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Adam, or for matrices Muon, which takes a step of one length in all directions of a matrix."""
+    """Adam; or for matrices Muon: momentum orthogonalized by Newton-Schulz, rescaled to Adam's RMS."""
     adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
     if config.matrices == "adam":
         return adam
     axes = partial(jax.tree.map_with_path, _as_matrix)
     muon = optax.chain(
         optax.contrib.scale_by_muon(weight_dimension_numbers=axes),
-        optax.stateless(lambda updates, _: jax.tree.map_with_path(_as_long_as_adams, updates)),
+        optax.stateless(lambda updates, _: jax.tree.map_with_path(_match_adam_rms, updates)),
     )
     is_matrix = partial(jax.tree.map_with_path, lambda path, leaf: _as_matrix(path, leaf) is not None)
     return optax.chain(optax.masked(muon, is_matrix), optax.masked(adam, lambda p: jax.tree.map(not_, is_matrix(p))))
 
 
-def _as_long_as_adams(path, update):
+def _match_adam_rms(path, update):
     inputs = math.prod(update.shape[axis] for axis in _as_matrix(path, update).reduction_axis)
     return ADAM_RMS * math.sqrt(max(inputs, update.size // inputs)) * update
 
 
 def _as_matrix(path, leaf):
-    """How a kernel is a matrix from inputs to outputs; None for what does not learn by Muon."""
+    """The axes of a kernel that are inputs and outputs of its matrix; None for parameters that Adam updates."""
     name = parameter_name(path)
     if not re.fullmatch(MATRICES, name) or leaf.shape[-1] == 1:
         return None

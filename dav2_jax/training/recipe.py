@@ -1,10 +1,17 @@
-"""A recipe: everything that fixes a training run, in one flat table of fields that the command line can override."""
+"""A recipe: everything that defines a training run, in one flat table of fields that the command line can override.
+
+The comments between the fields are the groups of `dav2 train --help`; the text below a field is its help.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
+import inspect
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,103 +23,109 @@ from dav2_jax.model.config import PRESETS, ModelConfig
 class Recipe:
     """One training run. `dav2 train RECIPE --field value` changes a field."""
 
-    # The network
+    # Network
     encoder: str = "small"
-    """Size: small, base, large, giant or nano; custom: that of the weights, from Hugging Face."""
+    """Encoder size: small, base, large, giant or nano; custom: that of the weights, from Hugging Face."""
     kind: Literal["relative", "metric"] = "relative"
-    """relative: affine-invariant disparity. metric: depth in metres, up to max_depth."""
+    """relative: affine-invariant disparity. metric: depth in metres, up to --max-depth."""
     max_depth: float | None = None
-    """Metres, of a metric model: 20 for rooms, 80 for streets."""
+    """Largest depth of a metric model in metres: 20 for rooms, 80 for streets."""
     weights: str | None = None
-    """Where training starts: a name or path as for dav2 predict. none: from random numbers."""
+    """Initial weights: a name or path as for dav2 predict, or a run to train further. none: random initialization."""
     head: Literal["keep", "fresh"] = "keep"
-    """fresh: take the encoder of the weights only, as the official metric training does."""
+    """keep: start from the head of the weights. fresh: from their encoder alone, under a randomly initialized head."""
 
     # Data
     train: tuple[str, ...] = ()
-    """Sources, as dav2 data names them: procedural, hypersim:/data/hypersim, own:mine.csv, records/ ..."""
+    """Training sources: own:mine.csv, hypersim:/data/hypersim, records/, procedural, ... (dav2 data sources)."""
     mix: tuple[float, ...] = ()
-    """A share for each source. Empty: one long list of all of them, as in the paper."""
+    """Sampling share of each source (default: all sources concatenated)."""
     validate: tuple[str, ...] = ()
-    """Sources to validate on. Empty: no validation."""
+    """Validation sources (default: no validation)."""
     size: int = 518
-    """Side of the square crops, in pixels, a multiple of 14."""
+    """Crop height in pixels, a multiple of 14."""
     width: int | None = None
-    """Of the crops, which then are size x width, such as 252 x 336, and not square."""
+    """Crop width (default: square)."""
     heights: tuple[int, ...] = ()
-    """Crops are shrunk to these heights in turn, one a step, for a network that knows many sizes. Validation is at the
-    full size."""
+    """Multi-scale training: cycle these crop heights, one per step. Validation stays at --size."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     strong: bool = False
-    """V1's strong changes of the images: color, gray, blur, CutMix."""
+    """Strong augmentation of Depth Anything V1: color jitter, gray, blur, CutMix."""
     label: Literal["depth", "sensor", "seen_through"] = "depth"
-    """To see what real labels cost, where the source knows it (procedural). sensor: train on what a depth camera would
-    have measured. seen_through: on that only where it looks through glass and thin things and into mirrors."""
+    """Simulated sensor labels, for sources that have them (procedural). sensor: as a depth camera measures.
+    seen_through: the same, on thin, transparent and mirroring surfaces only."""
     workers: int | None = None
-    """Processes that read. None: one a core, or none where scenes are made on the device."""
+    """Loader processes; 0: in-process threads (default: one per core, up to 8)."""
     cache: bool = False
-    """Keep what was read in memory, for sets that fit there; then one process reads."""
+    """Keep decoded examples in memory, for small datasets; implies --workers 0."""
     on_error: Literal["raise", "skip"] = "raise"
-    """What to do with an example that cannot be read."""
+    """Unreadable examples: stop the run, or skip and report them."""
 
     # Loss
     loss: Literal["silog", "relative", "fixed_scale", "aligned"] = "relative"
-    """silog: of metric models. relative: affine-invariant error and gradient matching, of disparity. fixed_scale: the
-    same without the invariance, to begin with where there are no weights to start from. aligned: with it, and the error
-    of log depth after the fit of zero-shot benchmarks, to end with."""
+    """silog: scale-invariant log error, for metric models. relative: affine-invariant error and gradient matching.
+    fixed_scale: regression on normalized disparity, for training from random weights. aligned: log-depth error after
+    the affine alignment of zero-shot benchmarks, for the end of a training."""
     gradient_weight: float = 2.0
-    """Of gradient matching in the relative loss (the paper chose 2 among 0.5 to 4)."""
+    """Weight of the gradient matching loss (paper: 2, best of 0.5 to 4)."""
     trim: float = 0.0
-    """Share of the largest residuals of an image that do not count; 0.1 for pseudo-labels."""
+    """Fraction of each image's largest residuals that the relative loss drops; 0.1 for pseudo-labels."""
     feature_weight: float = 0.0
-    """Of L_feat: features of the encoder shall stay near to those of a frozen one (V1, and V2's students; neither
-    paper gives its weight)."""
+    """Weight of the DINOv2 feature-alignment loss."""
     features: str | None = None
-    """Whose encoder is the frozen one: a name or path, such as dinov2-small. None: that of --weights."""
+    """Frozen encoder of the feature-alignment loss, such as dinov2-small (default: that of --weights)."""
     min_depth: float = 0.001
-    """Metres below which silog does not look; above it is max_depth."""
+    """SiLog ignores depths outside [--min-depth, --max-depth] metres."""
 
     # Optimization
     steps: int = 10_000
+    """Optimizer steps of the whole run."""
     batch_size: int = 8
-    """Examples a step, on all devices of all hosts together."""
+    """Global batch size: examples per step, over all devices and hosts."""
     encoder_lr: float = 5e-6
-    """Learning rate of the encoder."""
+    """Peak learning rate of the encoder."""
     head_factor: float = 10.0
-    """The head learns so many times faster."""
+    """Head learning-rate multiplier."""
     schedule: Literal["constant", "linear", "poly", "cosine"] = "poly"
+    """Learning-rate schedule after the warm-up; poly: (1 - step / steps)^0.9."""
     warmup: int = 0
-    """Steps in which the learning rate rises to its full value."""
+    """Steps of linear learning-rate warm-up, included in --steps."""
     b2: float = 0.999
-    """Of Adam: how slowly it forgets the squares of gradients; 0.99 for short runs from random numbers."""
+    """Adam beta2; 0.99 for short runs from random weights."""
     matrices: Literal["adam", "muon"] = "adam"
-    """How the matrices of the encoder's blocks and of the head learn: muon steps as far in all their directions."""
+    """Optimizer of the matrices in encoder blocks and head; muon: momentum orthogonalized by Newton-Schulz, rescaled to
+    Adam's RMS. Everything else uses Adam."""
     weight_decay: float = 0.01
+    """Decoupled weight decay (AdamW), multiplied by the learning rate."""
     decay: Literal["all", "matrices"] = "all"
-    """What decays: all parameters as in the official code, or those with two axes and more."""
+    """Decayed parameters: all, as in the official code, or those with two axes and more."""
     clip: float | None = None
-    """Largest norm of the gradient."""
+    """Largest global gradient norm (default: no clipping)."""
     freeze: str | None = None
-    """What stays as it is: encoder, a number of first blocks, or positions, the position table."""
+    """Frozen parameters: encoder, the number of first blocks, or positions, the position table (default: none)."""
     accumulate: int = 1
-    """Parts into which a batch is cut, one after another, to save memory."""
+    """Gradient accumulation: parts that each batch is processed in, to save memory."""
     ema: float | None = None
-    """Decay of a running mean of the parameters, which is then what is validated and kept."""
+    """Decay of an exponential moving average of the parameters, which is validated and exported (default: none)."""
 
-    # The run
+    # Run
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters are float32."""
+    """Compute precision; parameters, losses and optimizer stay float32."""
     remat: Literal["none", "products", "blocks"] = "none"
-    """What the backward pass computes again, to save memory: nothing, all but products, or whole blocks."""
+    """Rematerialization, to save memory: recompute nothing, all but matrix products, or whole blocks."""
     fsdp: int = 1
-    """Devices that share one copy of the parameters."""
+    """Devices that shard one copy of the parameters."""
     seed: int = 0
+    """Random seed of order, augmentation and initialization."""
     log_every: int = 20
+    """Steps between reports."""
     validate_every: int = 1000
+    """Steps between validations."""
     save_every: int = 1000
+    """Steps between checkpoints."""
     validate_examples: int = 200
-    """Examples of each source to validate on, spread evenly."""
+    """Validation examples per source, spread evenly."""
 
     @property
     def crop(self) -> tuple[int, int]:
@@ -128,55 +141,84 @@ class Recipe:
         return PRESETS[self.encoder].replace(kind=self.kind, max_depth=self.max_depth)
 
     def check(self) -> None:
-        """Raises Dav2Error, naming the field, for settings that cannot be or do not fit together."""
-        least = {
-            "size": 14, "steps": 1, "batch_size": 1, "encoder_lr": 0, "head_factor": 0, "warmup": 0,
-            "weight_decay": 0, "gradient_weight": 0, "feature_weight": 0, "accumulate": 1, "fsdp": 1, "seed": 0,
-            "min_depth": 0, "log_every": 1, "validate_every": 1, "save_every": 1, "validate_examples": 1,
-        }  # fmt: skip
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise Dav2Error(f"{_flag(name)} {getattr(self, name)}: give at least {value}")
-        for name in ("flip", "trim", "b2", "ema"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise Dav2Error(f"{_flag(name)} {value}: give a share of 0 to 1")
-        of_one_scale = self.loss in ("fixed_scale", "aligned")
-        wrong = {
-            "no --train: give at least one source, such as procedural": not self.train,
-            f"--size {self.size}: crops are a multiple of 14": self.size % 14,
-            f"--width {self.width}: crops are a multiple of 14": self.width is not None
-            and (self.width < 14 or self.width % 14),
-            f"--mix: {len(self.mix)} shares for {len(self.train)} sources": self.mix
-            and len(self.mix) != len(self.train),
-            "--loss silog is for --kind metric": self.loss == "silog" and self.kind != "metric",
-            f"--loss {self.loss} is for --kind relative": self.loss != "silog" and self.kind != "relative",
-            f"--loss {self.loss} has no --strong: mixed images have two scales": of_one_scale and self.strong,
-            f"--loss {self.loss} trims nothing": of_one_scale and self.trim,
-            "--feature-weight needs --features or --weights, for the encoder that is frozen": self.feature_weight
-            and not (self.features or self.weights),
-            "--features is for a --feature-weight above 0": self.features and not self.feature_weight,
-            "--kind metric needs --max-depth, in metres": (self.kind == "metric") != (self.max_depth is not None),
-            "--head fresh needs --weights: without, everything is fresh": self.head == "fresh" and not self.weights,
-            f"--batch-size {self.batch_size} does not divide into --accumulate {self.accumulate} parts": (
-                self.batch_size % self.accumulate
-            ),
-            f"--warmup {self.warmup}: the run has {self.steps} steps: give a smaller --warmup": self.warmup
-            >= self.steps,
-            f"--workers {self.workers}: give 0 or more": self.workers is not None and self.workers < 0,
-        }
-        for text, is_wrong in wrong.items():
-            if is_wrong:
-                raise Dav2Error(text)
-        for height in self.heights:
-            if height % 14 or not 14 <= height <= self.size or height * self.crop[1] % (14 * self.size):
-                raise Dav2Error(
-                    f"--heights {height}: give multiples of 14 up to --size {self.size}, with which the width, "
-                    f"{self.crop[1]} at full size, is a multiple of 14 as well"
-                )
-        if self.freeze not in (None, "encoder", "positions") and not str(self.freeze).isdecimal():
-            raise Dav2Error(f"--freeze {self.freeze}: give encoder, positions, or a number of blocks")
+        """Raises Dav2Error, naming the fields, for all settings that are out of range or do not fit together."""
+        faults = [*_out_of_range(self), *_network_faults(self), *_data_faults(self), *_loss_faults(self)]
+        faults += _optimization_faults(self)
+        if faults:
+            raise Dav2Error("; ".join(faults))
         self.model_config()
+
+
+_LEAST = {
+    "size": 14, "steps": 1, "batch_size": 1, "encoder_lr": 0, "head_factor": 0, "warmup": 0, "weight_decay": 0,
+    "gradient_weight": 0, "feature_weight": 0, "accumulate": 1, "fsdp": 1, "seed": 0, "min_depth": 0, "log_every": 1,
+    "validate_every": 1, "save_every": 1, "validate_examples": 1, "workers": 0, "width": 14,
+}  # fmt: skip
+_SHARES = ("flip", "trim", "b2", "ema")
+
+
+def _out_of_range(recipe: Recipe) -> Iterator[str]:
+    for name, least in _LEAST.items():
+        value = getattr(recipe, name)
+        if value is not None and value < least:
+            yield f"{_flag(name)} {value}: give {least} or more"
+    for name in _SHARES:
+        value = getattr(recipe, name)
+        if value is not None and not 0 <= value <= 1:
+            yield f"{_flag(name)} {value}: give a share of 0 to 1"
+
+
+def _network_faults(recipe: Recipe) -> Iterator[str]:
+    if recipe.kind == "metric" and recipe.max_depth is None:
+        yield "--kind metric needs --max-depth, in metres: 20 for rooms, 80 for streets"
+    if recipe.kind != "metric" and recipe.max_depth is not None:
+        yield f"--max-depth {recipe.max_depth:g} is for --kind metric"
+    if recipe.max_depth is not None and not recipe.max_depth > recipe.min_depth:
+        yield f"--max-depth {recipe.max_depth:g}: give more than --min-depth {recipe.min_depth:g}, in metres"
+    if recipe.head == "fresh" and not recipe.weights:
+        yield "--head fresh needs --weights: without, everything is fresh"
+
+
+def _data_faults(recipe: Recipe) -> Iterator[str]:
+    if not recipe.train:
+        yield "no --train: give at least one source, such as own:mine.csv or procedural"
+    if recipe.mix and len(recipe.mix) != len(recipe.train):
+        yield f"--mix: {len(recipe.mix)} shares for {len(recipe.train)} sources"
+    for name in ("size", "width"):
+        value = getattr(recipe, name)
+        if value is not None and value % 14:
+            yield f"{_flag(name)} {value}: crops are a multiple of 14: give {max(14, round(value / 14) * 14)}"
+    for height in recipe.heights:
+        if height % 14 or not 14 <= height <= recipe.size or height * recipe.crop[1] % (14 * recipe.size):
+            yield (
+                f"--heights {height}: give multiples of 14 up to --size {recipe.size}, with which the width, "
+                f"{recipe.crop[1]} at full size, is a multiple of 14 as well"
+            )
+
+
+def _loss_faults(recipe: Recipe) -> Iterator[str]:
+    if recipe.loss == "silog" and recipe.kind != "metric":
+        yield "--loss silog is for --kind metric"
+    if recipe.loss != "silog" and recipe.kind != "relative":
+        yield f"--loss {recipe.loss} is for --kind relative: give --loss silog"
+    if recipe.loss in ("fixed_scale", "aligned"):
+        if recipe.strong:
+            yield f"--loss {recipe.loss} has no --strong: mixed images have two scales"
+        if recipe.trim:
+            yield f"--loss {recipe.loss} trims nothing: leave --trim out"
+    if recipe.feature_weight and not (recipe.features or recipe.weights):
+        yield "--feature-weight needs --features or --weights, for the encoder that is frozen"
+    if recipe.features and not recipe.feature_weight:
+        yield "--features is for a --feature-weight above 0"
+
+
+def _optimization_faults(recipe: Recipe) -> Iterator[str]:
+    if recipe.accumulate > 0 and recipe.batch_size % recipe.accumulate:
+        yield f"--batch-size {recipe.batch_size} does not divide into --accumulate {recipe.accumulate} parts"
+    if recipe.warmup >= max(1, recipe.steps):
+        yield f"--warmup {recipe.warmup}: the run has {recipe.steps} steps: give --warmup {recipe.steps // 20}"
+    if recipe.freeze not in (None, "encoder", "positions") and not str(recipe.freeze).isdecimal():
+        yield f"--freeze {recipe.freeze}: give encoder, positions, or a number of blocks"
 
 
 def load(name: str) -> Recipe:
@@ -205,6 +247,19 @@ def load(name: str) -> Recipe:
 def names() -> list[str]:
     """The recipes in `configs/`."""
     return sorted(file.stem for file in _folder().glob("[!_]*.py"))
+
+
+def fields() -> list[tuple[str, str, str]]:
+    """(name, group, help) of all fields: the comments and the texts in the class."""
+    lines, _ = inspect.getsourcelines(Recipe)
+    found, group = [], ""
+    body = ast.parse("".join(lines)).body[0].body
+    groups = {number: line.strip(" #\n") for number, line in enumerate(lines, 1) if line.startswith("    # ")}
+    for field, text in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            group = groups.get(field.lineno - 1, group)
+            found.append((field.target.id, group.lower(), " ".join(text.value.value.split())))
+    return found
 
 
 def to_json(recipe: Recipe) -> str:

@@ -104,8 +104,12 @@ def settle_folder(run: Path, recipe: Recipe, network: Network) -> None:
             before, now = (dataclasses.asdict(one) for one in (recipes.from_json(path.read_text("utf-8")), recipe))
             differ = [f"{name} was {before[name]!r}" for name in now if name not in FREE and before[name] != now[name]]
             if differ:
+                further = (
+                    f"; --weights {run} with another --out trains it further" if "steps was" in str(differ) else ""
+                )
                 raise Dav2Error(
                     f"{run}: holds a run of another recipe ({'; '.join(differ)}): choose another --out, or delete it"
+                    + further
                 )
         if sharding.is_first():
             run.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Validation: the nine metrics on examples that training does not see, and by tag where a source has tags."""
+"""Validation: the nine metrics on held-out examples, and by tag where a source has tags."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from dav2_jax.model.config import ModelConfig
 class Validation:
     """Scores of parameters on sources: call it with parameters as the training state has them.
 
-    The middle of each image at the size of training, square unless there is a width, against depth of that size, so the
-    numbers are for comparing steps of a run. Predictions of relative models are aligned to each image, affinely in
-    disparity; metric ones are scored between `near` and `far`, not aligned and not clipped. `dav2 eval` has the
-    protocols of the field.
+    Center crop at the training resolution, square unless there is a width: for comparing the steps of a run, and not
+    comparable across resolutions or with published numbers. Predictions of relative models are aligned to each image,
+    affinely in disparity; metric ones are scored from `near` to the model's max_depth, not aligned and not clipped.
     """
 
     config: ModelConfig
@@ -76,12 +75,14 @@ class Validation:
 
     @functools.cached_property  # compiled once
     def _score(self) -> Callable:
-        lie = sharding.state_sharding(self.mesh, depth_anything.abstract_params(self.config))
+        shardings = sharding.state_sharding(self.mesh, depth_anything.abstract_params(self.config))
 
         def share(params, images):
-            return depth_anything.apply(self.config, sharding.collect(params, lie, self.dtype), images, self.dtype)
+            return depth_anything.apply(
+                self.config, sharding.collect(params, shardings, self.dtype), images, self.dtype
+            )
 
-        forward = sharding.over_batch(share, self.mesh, lie)
+        forward = sharding.over_batch(share, self.mesh, shardings)
 
         @jax.jit
         def score(params, batch):

@@ -103,7 +103,7 @@ def test_estimates(monkeypatch, capsys, tmp_path):
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(depth_anything.abstract_params(ALIGNED)))
     assert row["hbm_peak"] > parameters
     assert sum(row["hbm_by_stage"].values()) == row["hbm_bytes"] > parameters
-    chip = aot.CHIPS["v5e"]
+    chip = aot.SLICES["v5e"]
     assert row["roofline_seconds"] == max(row["flops"] / chip.flops, row["hbm_bytes"] / chip.bandwidth)
     assert row["bound"] == "memory"  # a tiny model: all weights for few operations
     kernels = [line for line in texts[0].splitlines() if "tpu_custom_call" in line]

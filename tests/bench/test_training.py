@@ -67,7 +67,7 @@ def test_what_chips_hold_and_exchange(monkeypatch, capsys, tmp_path):
         assert row["flops"] > row["model_flops"]
         assert row["fits"]
         assert row["hbm_peak"] == row["state_bytes"] + row["temporary_bytes"] + row["program_bytes"]
-        assert row["seconds"]["links"] == row["link_bytes"] / aot.CHIPS["v5e"].links
+        assert row["seconds"]["links"] == row["link_bytes"] / aot.SLICES["v5e"].links
         assert row["seconds"][row["bound"]] == max(row["seconds"].values())
     state = 3 * 4 * sum(leaf.size for leaf in params.values())
     assert copies["state_bytes"] > state

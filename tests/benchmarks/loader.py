@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dav2_jax.data import depth_files
 from dav2_jax.data.augment import Geometry
 from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.loader import Loader
 from dav2_jax.data.source import Source
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -26,6 +26,7 @@ from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.formats import FORMATS
 from dav2_jax.inference.predictor import Model
 from dav2_jax.training.loop import Outcome
+from dav2_jax.training.recipe import Recipe
 from dav2_jax.video.job import VideoReport
 from dav2_jax.weights import hub
 
@@ -357,8 +358,27 @@ def test_train_from_random_numbers_where_the_recipe_has_weights(monkeypatch, cap
     calls = record(monkeypatch, "dav2_jax.training.loop", "train", Outcome(7, False, {}))
     assert run("train own_data --train procedural --out x") == 0
     assert run("train own_data --train procedural --weights none --out y") == 0
-    assert [(call["recipe"].weights, call["run"]) for call in calls] == [("small", Path("x")), (None, Path("y"))]
+    assert [(call["recipe"].weights, call["folder"]) for call in calls] == [("small", Path("x")), (None, Path("y"))]
     assert capsys.readouterr().out.startswith("x: step 7 of ")
+
+
+def test_help_of_train_has_every_flag_in_groups_with_the_values_of_its_recipe(capsys):
+    assert run("train own_metric --help") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: dav2 train RECIPE --out RUN")
+    groups = re.findall(r"\n\n(\S.*:)\n  --", shown)
+    titles = ("network", "data", "loss", "optimization", "run")
+    assert groups == ["command:", *(f"{name}, as in own_metric:" for name in titles)]
+    flags = re.findall(r"^  --(\S+)(?: .*?)?(?:  |\n +)(\S.*)", shown, re.MULTILINE)
+    assert {flag.replace("-", "_") for flag, _ in flags} >= set(Recipe.__dataclass_fields__) | {
+        "out",
+        "profile",
+        "process",
+    }
+    assert "(default: metric-indoor-small)" in shown
+    assert "gradient norm. (default: 1)" in shown  # and not the class's default as well
+    assert run("train --help") == 0
+    assert "gradient norm (default: no clipping)" in capsys.readouterr().out
 
 
 def test_models_prints_the_table(capsys):

@@ -29,6 +29,10 @@ def good(number=0, depth=RAMP, **more):
     return labeled(f"e{number}", PICTURE, depth, **more)
 
 
+def with_value(value):
+    return np.where(np.arange(12).reshape(3, 4) < 3, value, RAMP)
+
+
 def test_counts_ranges_and_shares():
     far, holes = RAMP.copy(), RAMP * 2
     far[0] = np.inf
@@ -69,6 +73,15 @@ def test_broken_examples_are_named_and_the_rest_is_read():
         ([good(0, RAMP * 1000)], "the median depth is 2500 m: are these millimetres"),
         ([good(0, RAMP / 1000)], "the median depth is 0.0025 m: is it in another unit"),
         ([], "there is no example: check the path and the split"),
+        ([good(0, with_value(1e10))], "1 examples have depth up to 1e+10 m, in 25.00% of their pixels, first e0"),
+        ([good(0), good(1, with_value(3e38))], "1 examples have depth up to 3e+38 m, in 25.00% of their pixels"),
+        ([good(0, with_value(1e-6))], "1 examples have depth down to 1e-06 m, in 25.00% of their pixels"),
+        ([good(0, with_value(1000))], "1 examples have depth of exactly 1000 m, far beyond all others"),
+        ([good(0, np.where(RAMP < 3, 65535 / 256, 100))], "1 examples have depth of exactly 256 m, far beyond"),
+        (
+            [good(0, with_value(65.535))],
+            "1 examples have depth of exactly 65.535 m, far beyond all others or the largest",
+        ),
     ],
 )
 def test_what_looks_wrong_is_said(examples, problem):
@@ -85,6 +98,10 @@ def test_disparity_any_scale_and_no_label():
     assert (report.sky, report.low) == (4, RAMP[1, 0].astype(np.float32))
     assert report.problems == []
     assert look(good(0, RAMP * 1e6), unit="any scale").problems == []
+    (background,) = look(from_disparity("a", PICTURE, 1 / with_value(1e10)), unit="disparity").problems
+    assert background.startswith("1 examples have disparity down to 1e-10, in 25.00% of their pixels, first a")
+    (background,) = look(good(0, with_value(1e10)), unit="any scale").problems
+    assert background.startswith("1 examples have depth up to 1e+10, in 25.00%")
     bare = look({"id": "a", "image": PICTURE}, unit="none")
     assert str(bare).endswith("verdict: fit for pseudo-labeling: it has no depth of its own")
 
@@ -94,3 +111,8 @@ def test_a_limit_spreads_over_the_source():
     assert report.read == 2
     assert report.total == 10
     assert report.high == 9  # of numbers 0 and 5
+
+
+def test_what_a_source_notes_about_its_files_is_said():
+    source = Source("made", [0, 1], partial(read, [good(0), good(1)]), notes=lambda item, example: ["are odd"][item:])
+    assert check(source, progress=False).problems == ["1 examples are odd, first e0"]

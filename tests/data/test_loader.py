@@ -10,7 +10,8 @@ from dav2_jax.data.augment import Geometry
 from dav2_jax.data.loader import Loader
 from dav2_jax.errors import Dav2Error
 
-ALONE = {"size": 14, "process_index": 0, "process_count": 1}
+CROPS = Geometry(14)
+ALONE = {"process_index": 0, "process_count": 1}
 
 
 def sources():
@@ -24,7 +25,7 @@ def same(one: dict, other: dict) -> bool:
 @pytest.fixture(scope="module")
 def batches() -> list[dict]:
     """All of two epochs of 22 examples in batches of 4, read in this process."""
-    with Loader(sources(), 4, seed=5, epochs=2, workers=0, **ALONE) as loader:
+    with Loader(sources(), 4, CROPS, seed=5, epochs=2, workers=0, **ALONE) as loader:
         return list(loader)
 
 
@@ -49,12 +50,12 @@ def test_a_batch_has_its_arrays_and_an_epoch_every_example(batches):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing_and_resuming_in_mid_epoch_neither(batches, workers):
     settings = {"seed": 5, "epochs": 2, "workers": workers, **ALONE}
-    with Loader(sources(), 4, **settings) as loader:
+    with Loader(sources(), 4, CROPS, **settings) as loader:
         for expected in batches[:3]:
             assert same(next(loader), expected)
         state = json.loads(json.dumps(loader.state()))  # while workers have read further
         assert same(next(loader), batches[3])
-    with Loader(sources(), 4, **settings) as loader:
+    with Loader(sources(), 4, CROPS, **settings) as loader:
         loader.restore(state)
         rest = list(loader)
         assert loader.state()["position"] == 44
@@ -66,7 +67,7 @@ def test_workers_change_nothing_and_resuming_in_mid_epoch_neither(batches, worke
 
 def test_hosts_together_see_what_one_host_sees(batches):
     hosts = [
-        Loader(sources(), 4, seed=5, epochs=2, workers=0, size=14, process_index=index, process_count=2)
+        Loader(sources(), 4, CROPS, seed=5, epochs=2, workers=0, process_index=index, process_count=2)
         for index in range(2)
     ]
     for expected in batches:
@@ -78,56 +79,58 @@ def test_hosts_together_see_what_one_host_sees(batches):
 
 
 def test_a_state_is_for_any_number_of_hosts_and_any_batch_size(batches):
-    with Loader(sources(), 4, seed=5, epochs=2, workers=0, size=14, process_index=1, process_count=2) as host:
+    with Loader(sources(), 4, CROPS, seed=5, epochs=2, workers=0, process_index=1, process_count=2) as host:
         next(host)
         next(host)
         state = host.state()
-    with Loader(sources(), 8, seed=5, epochs=2, workers=0, **ALONE) as loader:
+    with Loader(sources(), 8, CROPS, seed=5, epochs=2, workers=0, **ALONE) as loader:
         loader.restore(state)
         batch = next(loader)
     assert np.array_equal(batch["image"][:4], batches[2]["image"])
     assert np.array_equal(batch["image"][4:], batches[3]["image"])
     state = state | {"position": 4}
-    with Loader(sources(), 8, seed=5, epochs=1, workers=0, **ALONE) as loader:
+    with Loader(sources(), 8, CROPS, seed=5, epochs=1, workers=0, **ALONE) as loader:
         loader.restore(state)
         assert len(list(loader)) == (22 - 4) // 8
 
 
 def test_a_state_of_other_data_is_refused():
-    state = Loader(sources(), 4, seed=5, **ALONE).state()
+    state = Loader(sources(), 4, CROPS, seed=5, **ALONE).state()
     for changed, words in [
-        (Loader(sources(), 4, seed=6, **ALONE), "seed was 5, is 6"),
-        (Loader([toy(13), toy(8, "other", 100)], 4, seed=5, **ALONE), r"sources was .*9.*, is .*8"),
-        (Loader(sources(), 4, seed=5, weights=(1, 2), **ALONE), r"weights was None, is \[1.0, 2.0\]"),
-        (Loader(sources(), 4, seed=5, shuffle=False, **ALONE), "shuffle was True, is False"),
+        (Loader(sources(), 4, CROPS, seed=6, **ALONE), "seed was 5, is 6"),
+        (Loader([toy(13), toy(8, "other", 100)], 4, CROPS, seed=5, **ALONE), r"sources was .*9.*, is .*8"),
+        (Loader(sources(), 4, CROPS, seed=5, weights=(1, 2), **ALONE), r"weights was None, is \[1.0, 2.0\]"),
+        (Loader(sources(), 4, CROPS, seed=5, shuffle=False, **ALONE), "shuffle was True, is False"),
     ]:
         with pytest.raises(Dav2Error, match=words):
             changed.restore(state)
 
 
 def test_weights_mix():
-    with Loader(sources(), 64, weights=(1, 3), workers=0, **ALONE) as loader:
+    with Loader(sources(), 64, CROPS, weights=(1, 3), workers=0, **ALONE) as loader:
         index = np.concatenate([next(loader)["index"] for _ in range(16)])
     assert (index < 13).sum() == 256
 
 
 def test_the_last_rows_are_left_out_or_padded(batches):
-    assert len(Loader(sources(), 5, epochs=1, **ALONE)) == 4
-    whole = Loader(sources(), 5, seed=5, epochs=1, drop_remainder=False, workers=0, **ALONE)
+    assert len(Loader(sources(), 5, CROPS, epochs=1, **ALONE)) == 4
+    whole = Loader(sources(), 5, CROPS, seed=5, epochs=1, drop_remainder=False, workers=0, **ALONE)
     assert len(whole) == 5
     last = list(whole)[-1]
     expected = np.concatenate([batch["index"] for batch in batches])[20:22]
     assert last["index"].tolist() == [*expected, -1, -1, -1]
     assert last["valid"].any((1, 2)).tolist() == [True, True, False, False, False]
     with pytest.raises(Dav2Error, match="22 examples do not fill a batch of 23"):
-        Loader(sources(), 23, epochs=1, **ALONE)
+        Loader(sources(), 23, CROPS, epochs=1, **ALONE)
     with pytest.raises(TypeError, match="endless"):
-        len(Loader(sources(), 5, **ALONE))
+        len(Loader(sources(), 5, CROPS, **ALONE))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_example_stops_the_run_by_name(workers):
-    with Loader([toy(3), toy(9, "bad", reader=read_or_fail)], 4, shuffle=False, workers=workers, **ALONE) as loader:
+    with Loader(
+        [toy(3), toy(9, "bad", reader=read_or_fail)], 4, CROPS, shuffle=False, workers=workers, **ALONE
+    ) as loader:
         next(loader)
         with pytest.raises(Dav2Error, match=r'^bad: /data/2.png: damaged \(on_error="skip" leaves such') as caught:
             next(loader)
@@ -137,7 +140,7 @@ def test_a_broken_example_stops_the_run_by_name(workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_example_is_replaced_by_the_next_of_its_source(workers):
     settings = {"shuffle": False, "epochs": 1, "on_error": "skip", "workers": workers, **ALONE}
-    with Loader([toy(3), toy(9, "bad", reader=read_or_fail)], 4, **settings) as loader:
+    with Loader([toy(3), toy(9, "bad", reader=read_or_fail)], 4, CROPS, **settings) as loader:
         index = np.concatenate([batch["index"] for batch in loader])
         assert loader.skipped == ["bad: /data/2.png: damaged", "bad: /data/7.png: damaged"]
         assert loader.name(6) == "bad 3: item-3"
@@ -148,7 +151,7 @@ def test_nothing_but_broken_examples_is_an_error():
     source = toy(9, reader=read_or_fail)
     source = type(source)("bad", [2, 7, 12], read_or_fail)
     with (
-        Loader([source], 1, on_error="skip", workers=0, **ALONE) as loader,
+        Loader([source], 1, CROPS, on_error="skip", workers=0, **ALONE) as loader,
         pytest.raises(Dav2Error, match="damaged: and so are 2 more in a row"),
     ):
         next(loader)
@@ -156,13 +159,13 @@ def test_nothing_but_broken_examples_is_an_error():
 
 def test_settings_that_do_not_fit_are_refused():
     on_device = type(toy(3))("scenes", range(3), read_or_fail, on_device=True)
-    assert Loader([on_device], 1, **ALONE).workers == 0
+    assert Loader([on_device], 1, CROPS, **ALONE).workers == 0
     with pytest.raises(Dav2Error, match="scenes: made on a device"):
-        Loader([on_device], 1, workers=2, **ALONE)
+        Loader([on_device], 1, CROPS, workers=2, **ALONE)
     with pytest.raises(Dav2Error, match="a batch of 5 cannot be shared by 2 hosts"):
-        Loader(sources(), 5, process_index=0, process_count=2)
+        Loader(sources(), 5, CROPS, process_index=0, process_count=2)
     with (
-        Loader(sources(), 2, workers=0, transform=Geometry(14, target=None, extra=("tag",)), **ALONE) as loader,
+        Loader(sources(), 2, Geometry(14, target=None, extra=("tag",)), workers=0, **ALONE) as loader,
         pytest.raises(Dav2Error, match=r"^(toy|other): item-\d+: has no tag"),
     ):
         next(loader)
@@ -174,7 +177,7 @@ def wild(example, seed):
 
 def test_rows_of_different_sizes_are_named():
     with (
-        Loader(sources(), 8, workers=0, transform=wild, **ALONE) as loader,
+        Loader(sources(), 8, wild, workers=0, **ALONE) as loader,
         pytest.raises(Dav2Error, match="rows of a batch differ in their image"),
     ):
         next(loader)

@@ -14,6 +14,7 @@ import pytest
 from numbered_source import read_or_fail, toy
 
 from dav2_jax import sharding
+from dav2_jax.data.augment import Geometry
 from dav2_jax.data.loader import Loader, rows_on_this_host
 from dav2_jax.data.prefetch import prefetch_to_device
 from dav2_jax.errors import Dav2Error
@@ -25,7 +26,7 @@ def split():
 
 
 def loader(**more) -> Loader:
-    return Loader([toy(24)], 8, size=14, seed=1, epochs=2, workers=0, **more)
+    return Loader([toy(24)], 8, Geometry(14), seed=1, epochs=2, workers=0, **more)
 
 
 def prefetching_threads() -> int:
@@ -101,7 +102,7 @@ def test_reading_ahead_is_bounded(split):
 
 def test_errors_arrive_in_their_turn(split):
     source = toy(16, "bad", reader=read_or_fail)
-    broken = Loader([source], 8, size=14, shuffle=False, workers=0)
+    broken = Loader([source], 8, Geometry(14), shuffle=False, workers=0)
     with prefetch_to_device(broken, split) as ready, pytest.raises(Dav2Error, match=r"bad: /data/2.png: damaged"):
         next(ready)
     assert prefetching_threads() == 0
@@ -122,6 +123,7 @@ import jax, numpy as np
 from numbered_source import toy
 from dav2_jax import sharding
 from dav2_jax.data import strong
+from dav2_jax.data.augment import Geometry
 from dav2_jax.data.loader import Loader
 from dav2_jax.data.prefetch import prefetch_to_device
 
@@ -129,7 +131,7 @@ def batches(devices):
     mesh = sharding.make_mesh(devices, fsdp=2)
     split, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     prepare = jax.jit(lambda x: x | strong.cutmix(x["image"], x["seed"])._asdict(), out_shardings=whole)
-    loader = Loader([toy(24)], 8, size=14, seed=1, epochs=1, workers=0, sharding=split)
+    loader = Loader([toy(24)], 8, Geometry(14), seed=1, epochs=1, workers=0, sharding=split)
     with prefetch_to_device(loader, split) as ready:
         return [jax.tree.map(np.asarray, prepare(batch)) for batch in ready]
 

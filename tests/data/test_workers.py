@@ -12,6 +12,7 @@ import pytest
 PROGRAM = """
 import multiprocessing, sys, threading, time
 from numbered_source import read_for_ever, toy
+from dav2_jax.data.augment import Geometry
 from dav2_jax.data.loader import Loader
 
 held = []  # to the end of the program, as JAX holds what it was given
@@ -22,7 +23,7 @@ def report(workers):
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 
 def main(workers, way):
-    settings = {"size": 14, "workers": workers, "process_index": 0, "process_count": 1}
+    settings = {"transform": Geometry(14), "workers": workers, "process_index": 0, "process_count": 1}
     if way == "hang":
         threading.Thread(target=report, args=(workers,), daemon=True).start()
         with Loader([toy(99, reader=read_for_ever)], 4, **settings) as loader:

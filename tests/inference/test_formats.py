@@ -236,11 +236,11 @@ def test_ply_needs_a_focal_length(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npy", b"no array", "cannot be read as depth"),
-        ("a.npz", b"PK no zip", "cannot be read as depth"),
-        ("a.exr", b"no exr", "cannot be read as depth"),
-        ("a.png", b"no png", "cannot be read as depth"),
-        ("a.jpg", b"", "cannot be read back from '.jpg'"),
+        ("a.npy", b"no array", "damaged or unreadable"),
+        ("a.npz", b"PK no zip", "damaged or unreadable"),
+        ("a.exr", b"no exr", "damaged or unreadable"),
+        ("a.png", b"no png", "damaged or unreadable"),
+        ("a.jpg", b"", "depth cannot be read from '.jpg'"),
     ],
 )
 def test_a_damaged_file_is_named(name, content, message, tmp_path):
@@ -255,10 +255,10 @@ def test_other_files_are_not_taken_for_depth(tmp_path):
     with pytest.raises(Dav2Error, match="states no unit, scale and offset"):
         Depth.load(write(DISPARITY, "color", tmp_path))
     np.savez(tmp_path / "other.npz", image=PHOTO)
-    with pytest.raises(Dav2Error, match="cannot be read as depth"):
+    with pytest.raises(Dav2Error, match=r"other\.npz: holds uint8 .*, not numbers \[H, W\]"):
         Depth.load(tmp_path / "other.npz", unit="metres")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(Dav2Error, match="cannot be read as depth"):
+    with pytest.raises(Dav2Error, match="damaged or unreadable"):
         Depth.load(tmp_path / "objects.npy", unit="metres")
 
 

@@ -1,12 +1,14 @@
 """What a run notes: lines of JSON that any stop leaves readable."""
 
 import json
+import re
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dav2_jax.training.journal import Journal
+from dav2_jax.training.journal import Journal, Throughput
 
 
 def lines(run):
@@ -49,6 +51,31 @@ def test_only_the_first_process_writes(tmp_path):
     journal.picture(4, *[np.zeros((1, 14, 14))] * 4)
     journal.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_terminal_each_report_is_a_line(tmp_path, capsys):
+    journal = Journal(tmp_path, 4, 7)
+    journal.step()
+    assert capsys.readouterr().out == ""
+    journal.step(loss="0.5000", images="2.0/s")
+    journal.say("step 6: d1 0.9000")
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"step 6 of 7, \d\d:\d\d left: loss 0.5000, images 2.0/s", first)
+    assert second == "step 6: d1 0.9000"
+    journal.close()
+
+
+def test_throughput_is_since_the_last_report_and_without_pauses(monkeypatch):
+    now = iter([0.0, 2.0, 10.0, 12.0, 12.0, 16.0, 16.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    throughput = Throughput(8, 4e12)
+    for _ in range(3):
+        throughput.add(int(4e12))
+    with throughput.paused():
+        pass
+    assert throughput.report(1.0) == {"images_per_second": 6.0, "tflops": 3.0, "mfu": 0.75, "waiting": 0.25}
+    throughput.add(int(4e12))
+    assert throughput.report(2.0) == {"images_per_second": 2.0, "tflops": 1.0, "mfu": 0.25, "waiting": 0.25}
 
 
 @pytest.mark.parametrize("start", [0, 4])

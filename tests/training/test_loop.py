@@ -33,7 +33,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import jax
-from dav2_jax.cli import main
+from dav2_jax.cli.main import main
 from dav2_jax.model import config
 config.PRESETS["tiny"] = config.ModelConfig("tiny", 32, 2, 2, "mlp", 8, (8, 8, 8, 8), (0, 0, 1, 1), input_size=28)
 sys.exit(main(["train", *sys.argv[1:]]))
@@ -272,9 +272,11 @@ def test_images_of_two_sizes_in_turn_and_on_in_the_same_turn(recipe, tmp_path):
 
 
 def test_what_is_not_finite_stops_with_the_step_and_its_examples(recipe, data, tmp_path, monkeypatch):
-    from dav2_jax.training import loop
+    from dav2_jax.training import objective
 
-    monkeypatch.setattr(loop, "make_loss", lambda recipe: lambda prediction, batch: (prediction.sum() * np.nan, {}))
+    monkeypatch.setattr(
+        objective, "make_loss", lambda recipe: lambda prediction, batch: (prediction.sum() * np.nan, {})
+    )
     with pytest.raises(Dav2Error, match=r"^step 1: the loss or its gradient is not finite. Its examples: own \d: \d"):
         train(recipe, tmp_path / "run")
 
@@ -295,7 +297,10 @@ def test_a_folder_in_which_nothing_was_saved_takes_any_recipe(recipe, tmp_path):
 
 def test_a_folder_of_another_run_is_refused(recipe, tmp_path):
     train(dataclasses.replace(recipe, steps=2, validate=()), tmp_path / "run")
-    with pytest.raises(Dav2Error, match=r"run: holds a run of another recipe \(steps was 2; encoder_lr was 0.0003\)"):
+    message = (
+        r"run: holds a run of another recipe \(steps was 2; encoder_lr was 0.0003\): .*; --weights .*run with another"
+    )
+    with pytest.raises(Dav2Error, match=message):
         train(dataclasses.replace(recipe, steps=3, encoder_lr=1e-5), tmp_path / "run")
     assert train(dataclasses.replace(recipe, steps=2, log_every=1, validate=()), tmp_path / "run").step == 2
 
@@ -339,7 +344,9 @@ def test_beside_a_frozen_encoder_and_on_without_its_file(undisturbed, recipe, tm
         ({"features": "nano", "feature_weight": 1.0}, "nano: is a nano model, and the recipe says tiny"),
         ({"fsdp": 3}, "--fsdp 3: must divide the number of devices, 8"),
         ({"workers": -1}, "--workers -1: give 0 or more"),
-        ({"warmup": 24}, "--warmup 24: the run has 24 steps: give a smaller --warmup"),
+        ({"warmup": 24}, "--warmup 24: the run has 24 steps: give --warmup 1"),
+        ({"steps": 0, "size": 30, "loss": "silog"}, "--steps 0: .*; --size 30: .*: give 28; --loss silog is for"),
+        ({"max_depth": 20.0}, "--max-depth 20 is for --kind metric"),
         ({"label": "sensor"}, "has no sensor_depth: train with --label depth"),
     ],
 )
@@ -355,6 +362,16 @@ def test_disparity_of_any_scale_teaches_no_metres(recipe, data, tmp_path):
     for changes in ({"train": (f"{data}?unit=disparity",)}, {"validate": (f"{data}?unit=disparity",)}):
         with pytest.raises(Dav2Error, match=r"unit=disparity: --kind metric needs depth in metres.* is disparity$"):
             train(dataclasses.replace(metric, **changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize("where", ["train", "validate"])
+def test_depth_in_millimetres_stops_before_the_first_step(recipe, data, tmp_path, where):
+    metric = dataclasses.replace(
+        recipe, kind="metric", max_depth=20.0, loss="silog", **{where: (f"{data}?scale=1000",)}
+    )
+    with pytest.raises(Dav2Error, match=r"^own: the loss counts no pixel of the 8 .* raise max_depth \(--max-depth\)"):
+        train(metric, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_at_once_in_a_folder_are_refused(recipe, tmp_path):
@@ -383,7 +400,7 @@ def test_what_is_left_out_is_said(recipe, data, tmp_path, capsys):
     assert "5.png" in said
 
 
-def test_a_damaged_checkpoint_is_named_with_a_way_on(recipe, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_is_named_with_a_way_on(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "unraisablehook", cli._where_nothing_can_be_raised)  # Orbax's reads, as in the program
     one = {"devices": jax.devices()[:1]}
     short = dataclasses.replace(recipe, validate=(), steps=8)
@@ -393,3 +410,11 @@ def test_a_damaged_checkpoint_is_named_with_a_way_on(recipe, tmp_path, monkeypat
         train(short, tmp_path / "run", **one)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
     assert train(short, tmp_path / "run", **one).step == 8
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith(("training", "resumed"))] == [
+        "training on 1 x cpu, float32, 8 examples a step",
+        "resumed at step 4 on 1 x cpu, float32, 8 examples a step",
+    ]
+    assert [line.partition(":")[0].partition(",")[0] for line in said if " left: loss " in line] == ["step 8 of 8"] * 2
+    assert train(short, tmp_path / "run", **one).hardware == "1 x cpu"
+    assert "nothing left to do: step 8 of 8 is done; a new run with --weights" in capsys.readouterr().out

@@ -18,10 +18,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from dav2_jax.data import depth_files, layout
+from dav2_jax.data import layout
 from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 LISTS = {"train": "training_list.txt", "val": "validation_list.txt"}

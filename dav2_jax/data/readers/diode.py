@@ -23,10 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from dav2_jax.data import depth_files, listing
+from dav2_jax.data import listing
 from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 _INTRINSICS = (886.81, 927.06, 511.5, 383.5)  # at 1024 x 768, the size of every image

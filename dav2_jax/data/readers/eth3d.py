@@ -25,10 +25,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dav2_jax.data import depth_files, listing
+from dav2_jax.data import listing
 from dav2_jax.data.example import Example, labeled
+from dav2_jax.data.fit import upright
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -77,16 +79,8 @@ def _read(root: Path, item: tuple[str, str]) -> Example:
     height, width = image.shape[1::-1] if turned in range(5, 9) else image.shape[:2]
     depth = depth_files.read_raw(root / scene / "ground_truth_depth/dslr_images" / name, height, width)
     if turned in range(2, 9):  # the depth is that of the pixels as stored, and the image is upright now
-        depth = _turn(depth, turned)
+        depth = upright(depth, turned)
     return labeled(f"{scene}images/dslr_images/{listing.stem(name)}", image, depth, np.isfinite(depth))
-
-
-def _turn(depth: np.ndarray, orientation: int) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    stored = Image.fromarray(depth)
-    stored.getexif()[_ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(stored))
 
 
 def _read_undistorted(root: Path, item: tuple[str, str]) -> Example:

@@ -23,9 +23,9 @@ from dav2_jax.data.example import Example
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image.read import photo_extensions, read_image
-from dav2_jax.inference.formats import FORMATS
 
-_PICTURES = tuple(format.suffix for format in FORMATS.values() if format.suffix.endswith(".png"))
+# Of `inference.formats.FORMATS`, which data may not import; a test compares the two.
+PICTURES = (".color.png", ".gray.png", ".png16.png", ".side-by-side.png")
 
 
 class InTar(NamedTuple):
@@ -73,7 +73,7 @@ def is_photo(name: str) -> bool:
     if ending not in photo_extensions() or name.startswith("."):
         return False
     return not any(
-        name.endswith(end) and listing.ending(name.removesuffix(end)) in photo_extensions() for end in _PICTURES
+        name.endswith(end) and listing.ending(name.removesuffix(end)) in photo_extensions() for end in PICTURES
     )
 
 

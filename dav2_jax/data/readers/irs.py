@@ -16,9 +16,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from dav2_jax.data import depth_files, layout
+from dav2_jax.data import layout
 from dav2_jax.data.example import Example, from_disparity
 from dav2_jax.data.source import Source
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 FOCAL = 480.0
@@ -46,7 +47,7 @@ def source(root: Path, *, split: str = "all") -> Source:
 
 
 def _read(image: str, *, root: str) -> Example:
-    disparity = depth_files.read_exr(Path(root, _depth_of(image)), ("G", "Y", "R"))
+    disparity = depth_files.read_exr(Path(root, _depth_of(image)), color="G")
     height, width = disparity.shape
     photo = read_image(Path(root, image))[0]
     intrinsics = (FOCAL, FOCAL, (width - 1) / 2, (height - 1) / 2)

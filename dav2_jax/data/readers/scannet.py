@@ -23,11 +23,12 @@ from typing import Literal
 
 import numpy as np
 
-from dav2_jax.data import depth_files, listing
+from dav2_jax.data import listing
 from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.fit import fit
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 _STEPS = np.float32(1000)  # a metre

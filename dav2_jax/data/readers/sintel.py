@@ -24,10 +24,11 @@ from typing import Literal
 
 import numpy as np
 
-from dav2_jax.data import depth_files, listing
+from dav2_jax.data import listing
 from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 _SKY = 1e6  # metres

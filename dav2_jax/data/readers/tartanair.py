@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dav2_jax.data import depth_files, layout
+from dav2_jax.data import layout
 from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source
+from dav2_jax.image import depth_files
 from dav2_jax.image.read import read_image
 
 

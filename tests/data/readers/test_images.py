@@ -8,6 +8,7 @@ from dataset_files_more import picture, png, write_image, write_tar
 
 from dav2_jax.data.readers import images
 from dav2_jax.errors import Dav2Error
+from dav2_jax.inference.formats import FORMATS
 
 
 @pytest.fixture
@@ -89,3 +90,7 @@ def test_what_is_broken_is_named(root):
     (root / "empty").mkdir()
     with pytest.raises(Dav2Error, match=r"nothing to read: looked for photos that Pillow can open"):
         images.source(root / "empty")
+
+
+def test_the_pictures_of_predict_are_known():
+    assert sorted(images.PICTURES) == sorted(one.suffix for one in FORMATS.values() if one.suffix.endswith(".png"))

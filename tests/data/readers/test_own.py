@@ -16,8 +16,10 @@ from dataset_files_more import (
     write_npz_header,
     write_png16,
 )
+from PIL import ExifTags, Image
 
 from dav2_jax.data.readers import own
+from dav2_jax.data.sources import open_source
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference import formats
 from dav2_jax.inference.depth import Depth
@@ -216,7 +218,7 @@ def test_half_pairs_and_ambiguous_ones(tmp_path):
 def test_unlike_sizes_are_refused_or_brought_to_one(tmp_path):
     write_image(tmp_path / "x.png", picture(0, 12, 16))
     write_npy(tmp_path / "x_depth.npy", DEPTH)
-    with pytest.raises(Dav2Error, match=r"^own: x: the image is 16 x 12 and its depth 8 x 6: they are not a pair$"):
+    with pytest.raises(Dav2Error, match=r"^own: x: the image is 16 x 12 and its depth 8 x 6: add \?resize=depth for"):
         own.source(tmp_path)[0]
     assert own.source(tmp_path, resize="image")[0]["image"].shape == (6, 8, 3)
     one = own.source(tmp_path, resize="depth")[0]
@@ -224,6 +226,90 @@ def test_unlike_sizes_are_refused_or_brought_to_one(tmp_path):
     write_npy(tmp_path / "x_depth.npy", DEPTH.T.copy())
     with pytest.raises(Dav2Error, match=r"^own: x: the image is 16 x 12 and its depth 6 x 8: they differ in shape"):
         own.source(tmp_path, resize="image")[0]
+
+
+def test_integers_of_another_size_than_the_photo_need_two_options_and_one_error_says_both(tmp_path):
+    """As an iPhone's LiDAR has them (ARKit)."""
+    write_image(tmp_path / "x.png", picture(0, 12, 16))
+    write_png16(tmp_path / "x_depth.png", STEPS)
+    why = r"x_depth\.png: holds integers .* as in \?scale=0\.001 .*; the image is 16 x 12 .* add \?resize=depth"
+    with pytest.raises(Dav2Error, match=why):
+        own.source(tmp_path)
+    assert own.source(tmp_path, scale=0.001, resize="depth")[0]["depth"].shape == (12, 16)
+
+
+def save_turned(path, upright, orientation):
+    """A photo as a camera stores it that was held otherwise: turned back, with the orientation that turns it again."""
+    names = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270"]
+    stored = Image.fromarray(upright).transpose(Image.Transpose[names[orientation - 2]])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored.save(path, exif=exif)
+    return np.asarray(stored)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_depth_stored_as_the_pixels_of_a_turned_photo(tmp_path, orientation):
+    photo, depth = picture(), DEPTH[..., None].repeat(3, -1)
+    save_turned(tmp_path / "x.png", photo, orientation)
+    turned = save_turned(tmp_path / "helper.png", np.rint(depth * 5).astype(np.uint8), orientation)[..., 0]
+    (tmp_path / "helper.png").unlink()
+    write_npy(tmp_path / "x_depth.npy", turned.astype(np.float32))
+    (one,) = own.source(tmp_path, turn=True)
+    np.testing.assert_array_equal(one["image"], photo)
+    np.testing.assert_array_equal(one["depth"], np.rint(DEPTH * 5))
+    if orientation >= 5:
+        with pytest.raises(
+            Dav2Error,
+            match=rf"the image is 8 x 6 and its depth 6 x 8: the photo carries EXIF orientation {orientation}, "
+            r"its depth does not: add \?turn=true$",
+        ):
+            own.source(tmp_path)[0]
+    write_npy(tmp_path / "x_depth.npy", turned.astype(np.float32)[::2, ::2])
+    assert own.source(tmp_path, turn=True, resize="depth")[0]["depth"].shape == (6, 8)
+    if orientation >= 5:
+        with pytest.raises(Dav2Error, match=r"add \?turn=true&resize=depth$"):
+            own.source(tmp_path)[0]
+
+
+def test_a_depth_png_with_an_orientation_of_its_own_is_turned_by_it(tmp_path):
+    save_turned(tmp_path / "x.png", picture(), 6)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.ascontiguousarray(STEPS.T[::-1])).save(tmp_path / "x_depth.png", exif=exif)
+    (one,) = own.source(tmp_path, scale=0.001)
+    np.testing.assert_array_equal(one["depth"], (STEPS.astype(np.float64) * 0.001).astype(np.float32))
+
+
+def test_a_square_photo_that_was_turned_is_noted_where_its_depth_does_not_say_whether_it_is_upright(tmp_path):
+    save_turned(tmp_path / "x.png", picture()[:6, :6], 6)
+    write_npy(tmp_path / "x_depth.npy", DEPTH[:6, :6])
+
+    def notes(**options):
+        source = own.source(tmp_path, **options)
+        return source.notes(source.items[0], source[0])
+
+    (note,) = notes()
+    assert note.startswith("where the photo carries EXIF orientation 6, its depth does not: ")
+    assert notes(turn=False) == notes(turn=True) == []
+    write_npy(tmp_path / "x_depth.npy", DEPTH[:6, :5])  # the shape tells that it is upright
+    save_turned(tmp_path / "x.png", picture()[:6, :5], 6)
+    assert notes() == []
+    save_turned(tmp_path / "x.png", picture()[:6, :5], 3)
+    assert "EXIF orientation 3" in notes()[0]
+    (tmp_path / "x_depth.npy").unlink()
+    formats.FORMATS["npz"].write(Depth(DEPTH[:6, :5], "metres"), tmp_path / "x.png.npz")  # which is upright
+    assert notes() == []
+
+
+def test_an_exr_with_several_depths_needs_its_channel(tmp_path):
+    write_image(tmp_path / "x.png", picture())
+    channels = {"left.Depth.Z": DEPTH, "right.Depth.Z": DEPTH * 2}
+    OpenEXR.File({"type": OpenEXR.scanlineimage}, channels).write(str(tmp_path / "x_depth.exr"))
+    with pytest.raises(Dav2Error, match=r"x_depth\.exr: has 2 channels .* name one of left\.Depth\.Z, right\.Depth\.Z"):
+        own.source(tmp_path)[0]
+    np.testing.assert_array_equal(open_source(f"own:{tmp_path}?channel=right.Depth.Z")[0]["depth"], DEPTH * 2)
 
 
 def csv(root, text, encoding="utf-8"):

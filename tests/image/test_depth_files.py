@@ -1,6 +1,7 @@
 """Depth files, written byte by byte here, and read."""
 
 import struct
+import sys
 
 import dataset_files
 import h5py
@@ -10,8 +11,8 @@ import pytest
 from dataset_files_more import write_npz_header
 from PIL import Image
 
-from dav2_jax.data import depth_files
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image import depth_files
 
 VALUES = np.arange(1, 13, dtype=np.float32).reshape(3, 4) / 7  # no symmetry: a flip or a transposition shows
 
@@ -105,18 +106,77 @@ def test_npy_and_npz(tmp_path):
         depth_files.read(tmp_path / "f.npy")
 
 
+COLORS = {"R": VALUES * 2, "G": VALUES * 3, "B": VALUES * 4, "A": VALUES * 0 + 1}
+NORMALS = {f"ViewLayer.Normal.{axis}": VALUES * k for k, axis in enumerate("XYZ", 2)}
+PASSES = {f"ViewLayer.{name}.Z": VALUES * 9 for name in ("Mist", "Denoising Depth")}
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_exr_takes_the_channel_of_depth(tmp_path, dtype):
-    wanted = VALUES.astype(dtype).astype(np.float32)
-    for name, channels in {"z": {"Z": VALUES, "A": VALUES * 0}, "y": {"Y": VALUES}, "own": {"disp": VALUES}}.items():
-        exr(tmp_path / f"{name}.exr", channels, dtype)
-        np.testing.assert_array_equal(depth_files.read(tmp_path / f"{name}.exr"), wanted)
-    exr(tmp_path / "rgb.exr", {"R": VALUES, "G": VALUES * 2, "B": VALUES * 3}, dtype)
-    np.testing.assert_array_equal(depth_files.read(tmp_path / "rgb.exr"), wanted)
-    np.testing.assert_array_equal(depth_files.read_exr(tmp_path / "rgb.exr", ("X", "G")), (VALUES * 2).astype(dtype))
-    exr(tmp_path / "two.exr", {"U": VALUES, "V": VALUES}, dtype)
-    with pytest.raises(Dav2Error, match=r"two\.exr: has the channels U, V, none of which is Z, Y, R"):
-        depth_files.read(tmp_path / "two.exr")
+@pytest.mark.parametrize(
+    ("depth", "others"),
+    [
+        ("depth.T", COLORS),  # Mitsuba
+        ("Depth.V", COLORS),  # Blender
+        ("ViewLayer.Depth.Z", {**{f"ViewLayer.Combined.{n}": v for n, v in COLORS.items()}, **NORMALS, **PASSES}),
+        ("zDepth", COLORS),
+        ("WorldDepth.R", {"WorldDepth.A": VALUES * 5, **COLORS}),
+        ("Z", {"ZBack": VALUES * 2, **COLORS}),
+        ("Image.Z", COLORS),
+        ("Z", {"A": VALUES * 0}),
+        ("Y", {}),
+        ("Y", {"A": VALUES * 0}),
+        ("disp", {}),
+        ("R", {"G": VALUES, "B": VALUES, "A": VALUES * 0}),  # a gray picture
+    ],
+)
+def test_exr_takes_the_channel_of_depth(tmp_path, depth, others, dtype):
+    exr(tmp_path / "a.exr", {**others, depth: VALUES}, dtype)
+    read = depth_files.read(tmp_path / "a.exr")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, VALUES.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("channels", "why", "names"),
+    [
+        (COLORS, "no channel that is depth by its name", "A, B, G, R"),
+        ({"Y": VALUES, "X": VALUES}, "no channel that is depth by its name", "X, Y"),
+        ({**COLORS, **NORMALS}, "no channel that is depth", ".*ViewLayer.Normal.Z"),
+        ({**COLORS, "depth.T": VALUES, "Z": VALUES}, "2 channels that could be depth", "Z, depth.T"),
+        ({"left.Depth.Z": VALUES, "right.Depth.Z": VALUES}, "2 channels", "left.Depth.Z, right.Depth.Z"),
+        ({"depth.R": VALUES, "depth.G": VALUES * 2, "depth.B": VALUES}, "3 channels", "depth.B, depth.G, depth.R"),
+    ],
+)
+def test_exr_that_does_not_say_where_its_depth_is_lists_the_channels(tmp_path, channels, why, names):
+    exr(tmp_path / "a.exr", channels)
+    with pytest.raises(Dav2Error, match=rf"a\.exr: has {why}.*: name one of {names} with channel= .*\?channel="):
+        depth_files.read(tmp_path / "a.exr")
+    name = sorted(channels)[-1]
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "a.exr", name), channels[name])
+    with pytest.raises(Dav2Error, match="has no channel 'U': it has"):
+        depth_files.read(tmp_path / "a.exr", "U")
+
+
+def test_exr_of_several_parts_and_deep_ones(tmp_path):
+    parts = [OpenEXR.Part({}, COLORS, "rgba"), OpenEXR.Part({}, {"Z": VALUES}, "depth")]
+    OpenEXR.File(parts).write(str(tmp_path / "a.exr"))
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "a.exr"), VALUES)
+    np.testing.assert_array_equal(depth_files.read(tmp_path / "a.exr", "rgba.G"), VALUES * 3)
+    deep = np.empty(VALUES.shape, object)
+    for place in np.ndindex(*deep.shape):
+        deep[place] = np.array([1, 2], np.float32)
+    header = {"type": OpenEXR.deepscanline, "compression": OpenEXR.ZIPS_COMPRESSION}
+    OpenEXR.File(header, {"Z": deep}).write(str(tmp_path / "deep.exr"))
+    with pytest.raises(Dav2Error, match=r"deep\.exr: is a deep EXR"):
+        depth_files.read(tmp_path / "deep.exr")
+
+
+def test_without_the_package_exr_says_what_to_install(tmp_path, monkeypatch):
+    exr(tmp_path / "a.exr", {"Z": VALUES})
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    for read in (depth_files.read, depth_files.load):
+        with pytest.raises(Dav2Error, match=r"a\.exr: .* the package OpenEXR: pip install 'dav2-jax\[exr\]'"):
+            read(tmp_path / "a.exr")
 
 
 def test_hdf5_whole_or_in_parts(tmp_path):

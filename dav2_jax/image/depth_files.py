@@ -1,8 +1,8 @@
-"""Arrays of depth or disparity from files: 16-bit PNG, npy, npz, EXR, PFM, HDF5 and Sintel's dpt.
+"""Depth and disparity from files: 16-bit PNG, npy, npz, EXR, PFM, HDF5 and Sintel's dpt. NumPy alone, no JAX.
 
-Each reader gives the stored numbers, [H, W]; what they mean (unit, what is invalid) is the dataset's matter. A file is
-refused, as Dav2Error in one line that starts with its path, before anything larger than the file itself, or than
-`MAX_PIXELS` pixels, is allocated. Missing files raise FileNotFoundError.
+The readers give the stored numbers, [H, W]; what they mean (unit, invalid values) is the caller's matter, and `load`
+applies what the file itself states. A file is refused, as Dav2Error in one line that starts with its path, before
+anything larger than the file itself, or than `MAX_PIXELS` pixels, is allocated. Missing files raise FileNotFoundError.
 """
 
 from __future__ import annotations
@@ -18,15 +18,38 @@ from typing import Any
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image import exr
+from dav2_jax.image.depth_metadata import Metadata, metadata, npy_header
 from dav2_jax.image.read import MAX_PIXELS
 
 
-def read(path: Path) -> np.ndarray:
-    """[H, W] from any of the formats, by the ending of the name. Raises Dav2Error for others, or damaged files."""
-    ending = path.suffix.lower()
-    if ending not in READERS:
-        raise Dav2Error(f"{path}: depth cannot be read from {ending!r}: use one of {' '.join(READERS)}")
-    return READERS[ending](path)
+def read(path: Path, channel: str | None = None) -> np.ndarray:
+    """The stored numbers, [H, W], in any of the formats, by the extension of the name.
+
+    channel   of an EXR file; None is the one that holds depth
+
+    Raises Dav2Error for another extension, a damaged file, and an EXR file that does not say where its depth is.
+    """
+    extension = path.suffix.lower()
+    if extension not in READERS:
+        raise Dav2Error(f"{path}: depth cannot be read from {extension!r}: use one of {' '.join(READERS)}")
+    return read_exr(path, channel) if extension == ".exr" else READERS[extension](path)
+
+
+def load(path: Path) -> tuple[np.ndarray, Metadata]:
+    """Values, float32 [H, W], in the unit that the file states, and what else it states.
+
+    Raises Dav2Error as `read`, for a file that is missing, and for integers without a stated scale.
+    """
+    if not path.is_file():
+        raise Dav2Error(f"{path}: no such file: check the path")
+    known = metadata(path)
+    if path.suffix.lower() == ".png" and known.scale is None:
+        raise Dav2Error(f"{path}: is no png16 file: it states no unit, scale and offset, nor does a {path.name}.json")
+    stored = read_png16(path) if path.suffix.lower() == ".png" else read(path)
+    if known.scale is not None:
+        stored = known.offset + known.scale * stored.astype(np.float64)
+    return stored.astype(np.float32), known
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -80,27 +103,15 @@ def read_npz(path: Path, name: str = "depth") -> np.ndarray:
             return _two_axes(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array in NumPy's format, from an open file, before anything is allocated for it."""
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
-    return shape, dtype
+def read_exr(path: Path, channel: str | None = None, *, color: str | None = None) -> np.ndarray:
+    """float32 [H, W] (stored as half, float or uint): the channel of this name, or the one that holds depth.
 
+    color   "R", "G" or "B": that one, where the file holds a color picture, which is refused otherwise
 
-def read_exr(path: Path, channels: tuple[str, ...] = ("Z", "Y", "R")) -> np.ndarray:
-    """The first of these channels that the file has, or its only one; float32 (stored as half, float or uint)."""
-    import OpenEXR
-
+    See `exr.depth_channels`. Raises Dav2Error, which lists them, where several channels could be meant, or none.
+    """
     with _named(path):
-        path.stat()  # OpenEXR has one exception for everything
-        _check_exr_size(path)
-        with OpenEXR.File(str(path), separate_channels=True) as file:
-            found = {name: channel.pixels for name, channel in file.channels().items()}
-    name = next((name for name in channels if name in found), next(iter(found)) if len(found) == 1 else None)
-    if name is None:
-        raise Dav2Error(f"{path}: has the channels {', '.join(found)}, none of which is {', '.join(channels)}")
-    return found[name].astype(np.float32)
+        return exr.read_channel(path, channel, MAX_PIXELS, color)
 
 
 def read_pfm(path: Path) -> np.ndarray:
@@ -219,14 +230,6 @@ def _two_axes(values: np.ndarray) -> np.ndarray:
 def _check_size(height: int, width: int = 1, *more: int) -> None:
     if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
         raise Dav2Error(f"claims {width} x {height} pixels: from 1 to {MAX_PIXELS:,} can be read")
-
-
-def _check_exr_size(path: Path) -> None:
-    import OpenEXR
-
-    with OpenEXR.File(str(path), header_only=True) as file:
-        (left, top), (right, bottom) = file.header()["dataWindow"]
-    _check_size(int(bottom) - int(top) + 1, int(right) - int(left) + 1)
 
 
 @contextlib.contextmanager
