@@ -174,7 +174,7 @@ GOOD = [[0, 0, 2.0], [20, 30, 5.0], [40, 50, 9.0]]
         (np.ones((80, 60)), {}, "is 60 x 80 and the photo 80 x 60: they must show the same view"),
         (np.ones(5), {}, r"shape \(5,\): give points \(N, 3\) or a map"),
         (GOOD, {"max_depth": 0}, "max_depth is 0"),
-        (GOOD, {"method": "median"}, "unknown method 'median'"),
+        (GOOD, {"method": "median"}, "method is 'median': use 'ransac' or 'least-squares'"),
         (GOOD, {"tolerance": 0}, "tolerance is 0"),
     ],
 )

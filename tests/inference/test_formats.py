@@ -52,7 +52,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path):
 
 
 def test_the_table_has_the_promised_formats():
-    assert list(FORMATS) == ["color", "gray", "png16", "npy", "npz", "exr", "side-by-side", "ply"]
+    assert list(FORMATS) == ["color", "gray", "png16", "npy", "npz", "exr", "side-by-side", "ply", "glb"]
 
 
 def test_no_suffix_ends_with_another():

@@ -35,9 +35,9 @@ def test_paths_images_arrays_and_lists(model, photo, tmp_path):
         np.testing.assert_array_equal(depth, alone)
     with pytest.raises(Dav2Error, match=r"nothing\.png: no such file"):
         model.predict(tmp_path / "nothing.png")
-    for wrong in (tmp_path / "nothing.png", tmp_path / "photo.png"):
+    for wrong, size in ((tmp_path / "nothing.png", 28), (tmp_path / "photo.png", 14 * 300)):
         with pytest.raises(Dav2Error) as caught:
-            model.predict(wrong, input_size=5)
+            model.predict(wrong, input_size=size)
         assert str(caught.value).startswith(f"{wrong}: ")
         assert str(caught.value).count(wrong.name) == 1
     with pytest.raises(Dav2Error, match=r"photo\.png: 300 x 200 = 60,000 pixels are over"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dav2_jax.inference.programs import keep_programs
 
-PROGRAM = "import sys; from dav2_jax.cli import main; sys.exit(main())"
+PROGRAM = "import sys; from dav2_jax.cli.main import main; sys.exit(main())"
 
 
 def test_programs_are_kept_for_the_next_process(tmp_path):
