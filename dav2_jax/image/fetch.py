@@ -22,7 +22,11 @@ def is_url(source: Any) -> bool:
 
 def download(url: str, *, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> bytes:
     """The bytes at an http(s) address. Raises Dav2Error for whatever goes wrong, and for more than `max_bytes`."""
-    if not urlsplit(url).hostname:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:  # brackets of IPv6 that do not match
+        host = None
+    if not host:
         raise Dav2Error("an address without a host: give https://host/photo.jpg")
     # Some servers refuse Python's own name; what is no character of an address is escaped, as browsers do.
     request = urllib.request.Request(

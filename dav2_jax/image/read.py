@@ -37,7 +37,9 @@ _UPRIGHT = {  # EXIF orientation -> what makes the photo upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TOO_MUCH = 7 / 8  # of the rows of a photo to be missing
 _END_OF_JPEG = b"\xff\xd9"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _CORE_OF_PNG = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _ROWS = 256  # at a time, of what is copied from Pillow
 
@@ -172,12 +174,13 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int, tolerant: bool) -> Ph
     is_tiff = head[:4] in (b"II*\0", b"MM\0*")
     if is_tiff and kinds.kind_of(name, head) == "raw" and not name.lower().endswith(".dng"):
         raise Dav2Error(kinds.advice("raw", name))
-    page = tiff.photo_page(file, name) if is_tiff else None
+    first, page = tiff.photo_page(file, name) if is_tiff else (None, None)
+    file.seek(0)
     try:
-        file.seek(0)
-        if page is not None and page.offset != tiff.pages(file)[0].offset:
-            file.seek(0)
+        if page is not first:
             return _from_page(file, page, max_pixels, tolerant)
+        if head.startswith(_PNG):
+            return _from_png(file, max_pixels, tolerant)
         return _from_opened(file, max_pixels, tolerant)
     except Image.UnidentifiedImageError as error:
         file.seek(0)
@@ -185,19 +188,21 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int, tolerant: bool) -> Ph
             return Photo(image, None)
         kind = kinds.kind_of(name, head)
         if kind == "heic" and ".heic" in photo_extensions():
-            kind = None
+            kind = None  # damaged
         size = file.seek(0, os.SEEK_END)
-        raise Dav2Error(
-            kinds.advice(kind, name) if kind else f"not an image that Pillow can read ({size:,} bytes)"
-        ) from error
+        what = kinds.advice(kind, name) if kind else f"not an image that Pillow can read ({size:,} bytes)"
+        raise Dav2Error(what) from error
+
+
+def _from_png(file: BinaryIO, max_pixels: int, tolerant: bool) -> Photo:
+    """Where metadata are damaged, the pixels without them."""
+    try:
+        return _from_opened(file, max_pixels, tolerant)
     except (Dav2Error, MemoryError, Image.DecompressionBombError):
         raise
-    except Exception:  # which types a damaged file gives differs by format
-        if head[:8] != b"\x89PNG\r\n\x1a\n":
-            raise
+    except Exception:  # which types a damaged file gives differs by chunk
         file.seek(0)
-        core = _core_of_png(file.read())
-        photo = _from_opened(io.BytesIO(core), max_pixels, tolerant)
+        photo = _from_opened(io.BytesIO(_core_of_png(file.read())), max_pixels, tolerant)
         return photo._replace(notes=("its metadata are damaged and were ignored", *photo.notes))
 
 
@@ -296,15 +301,15 @@ def _with_an_end(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
 
 
 def _what_is_missing(image: Image.Image) -> str:
-    """The note on a JPEG that was cut short. Raises Dav2Error where nothing of it is left."""
+    """The note on a JPEG that was cut short. Raises Dav2Error where hardly anything of it is left."""
     rows = 0
     pixels = np.asarray(image.convert("L"))
     for row in pixels[::-1]:
         if not (row == 128).all():
             break
         rows += 1
-    if rows == len(pixels):
-        raise Dav2Error("damaged or unreadable image (the file ends before its first pixel): check the file")
+    if rows >= _TOO_MUCH * len(pixels):
+        raise Dav2Error(f"damaged or unreadable image ({rows} of its {len(pixels)} rows are missing): check the file")
     share = f", and its last {rows} of {len(pixels)} rows are missing (gray)" if rows else ""
     return f"the file is cut short{share}: get it again if you can"
 

@@ -59,23 +59,24 @@ def pages(file: BinaryIO) -> list[Page]:
     return list(done.values())
 
 
-def photo_page(file: BinaryIO, name: str = "") -> Page | None:
-    """The image that is the photo: the first one, or the largest where the first is a thumbnail; None: as Pillow does.
+def photo_page(file: BinaryIO, name: str = "") -> tuple[Page | None, Page | None]:
+    """(the first image, the one that is the photo): the same, or the largest where the first is a thumbnail.
 
-    Raises Dav2Error where the photo is what a sensor saw, before any developing.
+    None for both where the file is damaged. Raises Dav2Error, which names the file, where the photo is what a sensor
+    saw, before any developing.
     """
-    found = pages(file)
-    if not found:
-        return None
-    first, largest = found[0], max(found, key=lambda page: page.pixels)
+    images = pages(file)
+    if not images:
+        return None, None
+    first, largest = images[0], max(images, key=lambda page: page.pixels)
     is_photo = not first.get(SUBFILE) & 1 and DNG_VERSION not in first.tags
     if is_photo and first.get(PHOTOMETRIC) not in _SENSOR:
-        return first
-    plain = [page for page in found if page.get(PHOTOMETRIC) not in _SENSOR]
+        return first, first
+    plain = [page for page in images if page.get(PHOTOMETRIC) not in _SENSOR]
     best = max(plain, key=lambda page: page.pixels, default=None)
     if best is None or best.pixels < _AS_LARGE * largest.pixels:
         raise Dav2Error(advice("raw", name))
-    return best
+    return first, best
 
 
 def starting_at(data: bytes, page: Page) -> bytes:

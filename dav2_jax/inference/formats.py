@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import json
@@ -31,8 +32,7 @@ _LARGEST_IN_MILLIMETRES = 65.0  # metres
 
 
 def write_color(depth: Depth, path: Path) -> None:
-    with atomic(path) as temporary:
-        save_png(depth.color(), temporary)
+    _write_in_strips(depth, path, lambda part, limits: part.color(limits))
 
 
 def write_gray(depth: Depth, path: Path) -> None:
@@ -41,8 +41,25 @@ def write_gray(depth: Depth, path: Path) -> None:
 
 
 def write_side_by_side(depth: Depth, path: Path) -> None:
+    _write_in_strips(depth, path, lambda part, limits: part.side_by_side(limits))
+
+
+def _write_in_strips(depth: Depth, path: Path, draw: Callable[[Depth, tuple[float, float]], np.ndarray]) -> None:
+    """An RGB picture that is drawn from the top down: an array of all of it would double the memory of a large photo.
+
+    draw  (some rows of the map, the values to draw as 0 and 255) -> uint8 [rows, W', 3]
+    """
+    from PIL import Image
+
+    limits, picture = value_range(depth.values), None
+    for top in range(0, depth.shape[0], _ROWS):
+        rows = slice(top, top + _ROWS)
+        image = None if depth.image is None else depth.image[rows]
+        strip = draw(dataclasses.replace(depth, values=depth.values[rows], image=image), limits)
+        picture = picture or Image.new("RGB", (strip.shape[1], depth.shape[0]))
+        picture.paste(Image.fromarray(strip), (0, top))
     with atomic(path) as temporary:
-        save_png(depth.side_by_side(), temporary)
+        save_png(picture, temporary)
 
 
 def write_png16(depth: Depth, path: Path) -> None:
