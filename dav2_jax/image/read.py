@@ -143,7 +143,20 @@ def _header(file: BinaryIO, max_pixels: int) -> Header:
     with quiet_pillow(max_pixels):
         image = Image.open(file)
     width, height = image.size
+    if image.format == "PNG" and "exif" not in image.info:
+        image.info["exif"] = _exif_of_png(file)
     return Header(height, width, _exif(image, []))
+
+
+def _exif_of_png(file: BinaryIO) -> bytes:
+    """The EXIF data of a PNG file, which may come after its pixels (Pillow writes them there); b"" without any."""
+    file.seek(len(_PNG))
+    while len(start := file.read(8)) == 8:
+        length = int.from_bytes(start[:4])
+        if start[4:] == b"eXIf":
+            return b"Exif\0\0" + file.read(length)
+        file.seek(length + 4, os.SEEK_CUR)  # 4: the checksum
+    return b""
 
 
 @functools.cache

@@ -259,8 +259,9 @@ def _doubt_unit(depths: np.ndarray, dtype: np.dtype) -> None:
     middle = float(np.median(depths))
     if _NEAREST < middle < _FARTHEST:
         return
+    low, high = (f"{end:,.0f}" if end >= 1000 else f"{end:.3g}" for end in (depths.min(), depths.max()))
     warn(
-        f"the known depths ({dtype}) lie between {depths.min():,.4g} and {depths.max():,.4g}, hardly metres: divide "
+        f"the known depths ({dtype}) lie between {low} and {high}, hardly metres: divide "
         "millimetres (ARKit, NYU and most sensors) by 1000, depth of KITTI by 256",
         stacklevel=3,
     )
