@@ -1,8 +1,16 @@
 """The one exception a user is meant to read: what was wrong, where, and what to do, in one line."""
 
 import difflib
+import importlib
 import re
 from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+# Packages that an installation may lack, by the name of their import, and the extra that brings them.
+EXTRAS = {"OpenEXR": "exr", "av": "video", "pillow_heif": "heic"} | dict.fromkeys(
+    ("optax", "grain", "array_record", "tensorflow_datasets", "google", "h5py", "tensorboardX"), "train"
+)
 
 
 class Dav2Error(Exception):
@@ -23,3 +31,33 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
     part_of = [name for name in known if bare in re.split("[-_]+", name)]
     near = list(dict.fromkeys(part_of + difflib.get_close_matches(word, known, most)))[:most]
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def import_optional(name: str) -> ModuleType:
+    """A package of EXTRAS. Raises Dav2Error, with the extra that brings it, where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise Dav2Error(missing_package(name)) from error
+
+
+def missing_package(name: str) -> str:
+    return f"this needs {name}: pip install 'dav2-jax[{EXTRAS[name]}]'"
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raises Dav2Error, with the choices and the nearest one, unless the parameter `name` has one of them."""
+    choices = list(choices)
+    if value not in choices:
+        near = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise Dav2Error(f"{name} is {value!r}: use {' or '.join(map(repr, choices))}{near}")
+
+
+def check_whole(name: str, value: Any, least: float = 1) -> None:
+    """Raises Dav2Error unless the parameter `name` is a whole number, at least `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise Dav2Error(f"{name} is {value!r}: give a whole number")
+    if value < least:
+        raise Dav2Error(f"{name} is {value}: give at least {least}")

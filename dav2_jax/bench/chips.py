@@ -17,9 +17,9 @@ class Chip:
     links:     bytes/s that it can send to other chips
     shapes:    of TPU slices, number of chips -> arrangement; a slice can be compiled for ahead of time
 
-    Sources: the tables "System architecture" of https://cloud.google.com/tpu/docs/v4, .../v5e, .../v5p and .../v6e, which
-    give the interconnect in both directions together, over all links of a chip (400, 1200 and 800 GB/s for the last
-    three); NVIDIA's data sheets of A100, H100 and H200 (SXM), without sparsity.
+    Sources: the tables "System architecture" of https://cloud.google.com/tpu/docs/v4, .../v5e, .../v5p and .../v6e,
+    which give the interconnect in both directions together, over all links of a chip (400, 1200 and 800 GB/s for the
+    last three); NVIDIA's data sheets of A100, H100 and H200 (SXM), without sparsity.
     """
 
     kind: str

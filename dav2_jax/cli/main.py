@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import importlib.util
 import inspect
+import io
 import os
 import sys
 import threading
@@ -20,7 +21,7 @@ from dav2_jax.cli.predict import predict
 from dav2_jax.cli.train import train, with_recipe
 from dav2_jax.cli.video import video
 from dav2_jax.cli.weights import convert, models, verify
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import EXTRAS, Dav2Error, missing_package
 
 _HELP = """usage: dav2 VERB ...
 
@@ -33,9 +34,9 @@ $ dav2 VERB --help            all about one verb
 $ dav2 VERB ... --debug       with the traceback of an error
 $ dav2 --version
 
-Exit code: 0 all well, 2 wrong command line or input, 130 interrupted, 70 a bug;
-of predict also the number of photos that failed (125: that many or more);
-of verify also 1, a stage is over the tolerance; of video 1, a damaged input."""
+Exit code: 0 all well, 2 wrong command line or input, 130 interrupted, 70 a bug.
+1: all was done that could be, and photos of predict failed, the input of video
+is damaged, or a stage of verify is over the tolerance."""
 
 VERBS: dict[str, Callable[..., int]] = {
     "predict": predict,
@@ -48,10 +49,6 @@ VERBS: dict[str, Callable[..., int]] = {
     "models": models,
 }
 GROUPS = {"data": "Datasets: look at them, check them, prepare them (dav2 data --help)."}
-
-
-# Packages of the extra "train".
-_TRAIN = {"optax", "grain", "array_record", "tensorflow_datasets", "google", "h5py", "tensorboardX"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
+    _escape_what_cannot_be_printed()
     try:
         code = _run(argv)
         sys.stdout.flush()  # a closed pipe shows here, and not when Python is shutting down
@@ -145,6 +143,13 @@ def _where_nothing_can_be_raised(unraisable, /) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def _escape_what_cannot_be_printed() -> None:
+    """Names of files may hold characters that the terminal's encoding lacks, and bytes that are no characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _leave(code: int) -> None:
     """Ends the process without taking the interpreter down first.
 
@@ -164,7 +169,7 @@ def _last_words(error: BaseException) -> tuple[str, int]:
         )
     if isinstance(error, Dav2Error):
         return f"error: {error}", 2
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _TRAIN:
-        return f"error: this needs {error.name}: pip install 'dav2-jax[train]'", 2
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) in EXTRAS:
+        return f"error: {missing_package(package)}", 2
     text = (str(error).splitlines() or ["no message"])[0]
     return f"unexpected {type(error).__name__}: {text}: run again with --debug to see where", 70

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,6 +30,7 @@ def predict(
             "  photos/              a folder, with all folders in it\n"
             "  'photos/**/*.png'    a quoted pattern; ** is any depth\n"
             "  list.txt             a list, one path a line\n"
+            "  https://host/x.jpg   an address\n"
             "Outputs mirror the tree of the inputs below --out and keep the whole name of the photo: "
             "photos/a/x.jpg, given as photos/, becomes a/x.jpg.color.png.",
             help_behavior_hint="(required)",
@@ -142,8 +144,8 @@ def predict(
 
     A relative model (small, base, large) gives disparity: larger is closer, in no unit. A metric model gives metres.
 
-    A photo that fails costs one line and the others go on; the exit code says how many failed (125: that many or more).
-    Files are whole or not there, whatever happens.
+    A photo that fails costs one line and the others go on. Files are whole or not there, whatever happens.
+    Exit code: 0 all is well, 1 photos failed, 2 nothing was done: the command line is wrong, or there is no such model.
 
     Several machines: start the same command with --distributed on each. Each one writes its share of the photos, to the
     same folder or to its own, and the first one sums up.
@@ -155,9 +157,8 @@ def predict(
     from dav2_jax.inference.inputs import find_inputs
     from dav2_jax.inference.job import predict_files
     from dav2_jax.inference.load import load as load_model
-    from dav2_jax.inference.pipeline import one_by_one
     from dav2_jax.inference.programs import keep_programs
-    from dav2_jax.inference.tiles import check_tiles, predict_tiled
+    from dav2_jax.inference.tiles import check_tiles
 
     if input_size is not None:
         check_input_size(input_size)
@@ -167,7 +168,8 @@ def predict(
             raise Dav2Error("--tiles gives detail to a map of the photo's size: leave out --resize network")
     if batch_size is not None and batch_size < 1:
         raise Dav2Error(f"--batch-size {batch_size}: give at least 1")
-    photos, problems = find_inputs(inputs)
+    left_out: Counter[str] = Counter()
+    photos, problems = find_inputs(inputs, left_out=left_out)
     first = True
     distributed = distributed or not (coordinator is processes is process is None)
     if distributed:
@@ -182,11 +184,7 @@ def predict(
         keep_programs(cache_folder() / "programs")
         models.append(load_model(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps))
         options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
-        if tiles is None:
-            return partial(models[0].stream, **options)
-        predict = partial(models[0].predict, **options)
-        size = input_size or models[0].config.input_size
-        return one_by_one(partial(predict_tiled, predict, tiles=tiles, input_size=size))
+        return partial(models[0].stream, tiles=tiles, **options)
 
     report = predict_files(
         load,
@@ -197,10 +195,11 @@ def predict(
         focal_length=focal_length,
         fov=fov,
         problems=problems if first else (),
+        left_out=left_out,
     )
     report = report.merged() if distributed else report
     if first:
         print(report)
         for loaded in models:
-            print(f"{report.seconds:.1f} s, {loaded.programs}")
-    return min(report.failed, 125)
+            print(f"{report.seconds:.1f} s {loaded.programs}")
+    return 1 if report.failed else 0

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dav2_jax.data.example import TAGS, Example, disparity
 from dav2_jax.data.source import Source
 from dav2_jax.errors import Dav2Error
-from dav2_jax.inference.depth import Depth
+from dav2_jax.image.colormap import to_color
 
 # Of each tag in TAGS: gray is plain, then thin, glass, mirror, sky.
 TAG_COLORS = np.array([[90, 90, 90], [255, 210, 40], [60, 200, 255], [240, 80, 200], [190, 215, 255]], np.uint8)
@@ -59,7 +59,7 @@ def disparity_picture(values: np.ndarray, valid: np.ndarray, limits: tuple[float
         limits = tuple(np.percentile(known, (1, 99))) if known.size else (0, 1)
     if limits[1] <= limits[0]:
         limits = (limits[0] - 0.5, limits[0] + 0.5)
-    return np.where(valid[..., None], Depth(values, "disparity").color(limits), np.uint8(0))
+    return np.where(valid[..., None], to_color(values, "high", limits), np.uint8(0))
 
 
 def _cells(example: Example, height: int) -> list[np.ndarray]:

@@ -14,19 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, import_optional
 
 # Passes that renderers write as one channel named Z, or with "depth" in their name, and that are not the depth pass.
 _OTHER_PASSES = ("mist", "denoising", "depthoffield", "depth_of_field", "confidence", "variance")
-
-
-def openexr() -> ModuleType:
-    """The package OpenEXR. Raises Dav2Error, with what to install, where it is missing."""
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise Dav2Error("EXR files need the package OpenEXR: pip install 'dav2-jax[exr]'") from error
-    return OpenEXR
 
 
 def read_channel(path: Path, channel: str | None, max_pixels: int, color: str | None = None) -> np.ndarray:
@@ -37,7 +28,7 @@ def read_channel(path: Path, channel: str | None, max_pixels: int, color: str | 
     Raises Dav2Error where there is none or several could, for deep files and for more than `max_pixels` pixels; what
     OpenEXR raises for a damaged file; OSError.
     """
-    package = openexr()
+    package = import_optional("OpenEXR")
     _open_by_python(path)
     with package.File(str(path), header_only=True) as file:
         for part in file.parts:
@@ -54,7 +45,7 @@ def read_channel(path: Path, channel: str | None, max_pixels: int, color: str | 
 
 def header(path: Path) -> dict[str, Any]:
     """The attributes of a file's first part. Raises as `read_channel`."""
-    package = openexr()
+    package = import_optional("OpenEXR")
     _open_by_python(path)
     with package.File(str(path), header_only=True) as file:
         return dict(file.header())  # closing empties the header

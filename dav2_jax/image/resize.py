@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, check_whole
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -40,6 +40,7 @@ def network_size(height: int, width: int, input_size: int = 518) -> tuple[int, i
 
 def check_input_size(input_size: int) -> None:
     """Raises Dav2Error for an input size that no photo can have."""
+    check_whole("input_size (--input-size)", input_size, least=-math.inf)
     if input_size < PATCH:
         raise Dav2Error(f"input_size (--input-size) {input_size} is less than one patch: give at least {PATCH}")
 

@@ -18,13 +18,15 @@ from typing import Literal
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, check_choice
+from dav2_jax.image.quiet import warn
 from dav2_jax.inference.depth import Depth
 
 TOLERANCE = 0.1  # of `ransac`: a good relative model is off by 5 to 8 % of the depth where all points are right
 _TRIALS = 1000  # with 80 % of the points wrong, all trials miss with probability 0.96 ** 1000 = 2e-18
 _SCORED = 4096  # points on which a trial is judged; counting more changes nothing but the time
 _SAME_ASPECT = 0.02  # relative
+_NEAREST, _FARTHEST = 0.05, 200.0  # metres: a median beyond these is more likely in another unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,34 @@ class Affine:
 
     def __call__(self, disparity: np.ndarray) -> np.ndarray:
         return self.scale * np.asarray(disparity, np.float64) + self.shift
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """How well `align_to_metric` brought a map and known depths together. `str(alignment)` is one line of it.
+
+    scale, shift  1 / metres = scale * disparity + shift; of a map in metres, metres = scale * predicted, and shift is 0
+    known         number of known depths
+    inliers       number of those that agree: that the fit was made on ("ransac"), or whose error is within `tolerance`
+    residual      median of |aligned - known| / known over the inliers
+    rmse          root of the mean of (aligned - known) ** 2 over the inliers, metres
+    nearest, farthest  of the inliers' known depths, metres: what lies beyond is extrapolated
+    """
+
+    scale: float
+    shift: float
+    known: int
+    inliers: int
+    residual: float
+    rmse: float
+    nearest: float
+    farthest: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.inliers} of {self.known} known depths agree, from {self.nearest:.3g} to {self.farthest:.3g} m; "
+            f"median error {self.residual:.1%}, RMSE {self.rmse:.3g} m"
+        )
 
 
 def least_squares(disparity: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Affine:
@@ -164,33 +194,37 @@ def align_to_metric(
     tolerance: float = TOLERANCE,
     seed: int = 0,
 ) -> Depth:
-    """The same map in metres, as near as it gets to some known depths.
+    """The same map in metres, as near as it gets to some known depths; `.alignment` says how near.
 
-    known      points (N, 3) or a map (h, w), see `known_pairs`
+    known      points (N, 3) or a map (h, w), in metres, see `known_pairs`
     method     "ransac" bears wrong known depths (`tolerance`, `seed`: see there); "least-squares" is the estimator of
                evaluation protocols
     max_depth  metres, beyond which nothing is placed; None: the largest known depth (MoGe), of those that agree
 
-    A map that is in metres already gets one factor: the median of known / predicted (method and tolerance play no role,
-    and nothing is cut off without `max_depth`). Raises Dav2Error for what `known_pairs`, `least_squares` and `ransac`
-    refuse, and where nearer and farther are swapped: prediction and known depths do not belong together then.
+    A map that is in metres already gets one factor: the median of known / predicted (of method and tolerance only the
+    count of inliers depends, and nothing is cut off without `max_depth`). Raises Dav2Error for what `known_pairs`,
+    `least_squares` and `ransac` refuse, and where nearer and farther are swapped: prediction and known depths do not
+    belong together then. Warns where the known depths are hardly metres (millimetres, as sensors store them).
     """
     if max_depth is not None and not 0 < max_depth < np.inf:
         raise Dav2Error(f"max_depth is {max_depth:g}: give metres, a positive number")
-    if method not in ("ransac", "least-squares"):
-        raise Dav2Error(f"unknown method {method!r}: use 'ransac' or 'least-squares'")
+    check_choice("method", method, ("ransac", "least-squares"))
     rows, columns, depths = known_pairs(depth.shape, known)
+    _doubt_unit(depths, np.asarray(known).dtype)
     predicted = depth.values[rows, columns].astype(np.float64)
     if depth.unit == "metres":
         usable = np.isfinite(predicted) & (predicted > 0)
         ratios = depths[usable] / predicted[usable]
         if not ratios.size:
             raise Dav2Error("the prediction has no finite positive depth where depths are known")
-        values = depth.values * float(np.median(ratios))
-        reach = None if depth.max_depth is None else depth.max_depth * float(np.median(ratios))
+        factor = float(np.median(ratios))
+        values = depth.values * factor
+        reach = None if depth.max_depth is None else depth.max_depth * factor
         if max_depth is not None:
             values, reach = np.minimum(values, max_depth), max_depth
-        return dataclasses.replace(depth, values=values, max_depth=reach)
+        agree = usable & (np.abs(predicted * factor - depths) <= tolerance * depths)
+        alignment = _report(factor, 0.0, depths, predicted * factor, agree)
+        return dataclasses.replace(depth, values=values, max_depth=reach, alignment=alignment)
 
     if method == "ransac":
         affine = ransac(predicted, 1 / depths, tolerance=tolerance, seed=seed)
@@ -199,7 +233,38 @@ def align_to_metric(
     if not affine.scale > 0:
         raise _disagreement(affine.scale)
     reach = float(depths[affine.used].max()) if max_depth is None else float(max_depth)
-    return dataclasses.replace(depth, values=metres(depth.values, affine, reach), unit="metres", max_depth=reach)
+    at_known = metres(predicted, affine, reach)
+    agree = affine.used if method == "ransac" else np.abs(affine(predicted) * depths - 1) <= tolerance
+    return dataclasses.replace(
+        depth,
+        values=metres(depth.values, affine, reach),
+        unit="metres",
+        max_depth=reach,
+        alignment=_report(affine.scale, affine.shift, depths, at_known, agree),
+    )
+
+
+def _report(scale: float, shift: float, known: np.ndarray, aligned: np.ndarray, agree: np.ndarray) -> Alignment:
+    """The Alignment of pairs (N,), of which `agree` (N,) bool are the inliers."""
+    inliers = int(agree.sum())
+    if not inliers:
+        return Alignment(scale, shift, len(known), 0, np.nan, np.nan, np.nan, np.nan)
+    known_in, error = known[agree], np.abs(aligned - known)[agree]
+    residual, rmse = float(np.median(error / known_in)), float(np.sqrt(np.mean(error**2)))
+    return Alignment(scale, shift, len(known), inliers, residual, rmse, float(known_in.min()), float(known_in.max()))
+
+
+def _doubt_unit(depths: np.ndarray, dtype: np.dtype) -> None:
+    """Warns of known depths that are hardly metres."""
+    middle = float(np.median(depths))
+    if _NEAREST < middle < _FARTHEST:
+        return
+    low, high = (f"{end:,.0f}" if end >= 1000 else f"{end:.3g}" for end in (depths.min(), depths.max()))
+    warn(
+        f"the known depths ({dtype}) lie between {low} and {high}, hardly metres: divide "
+        "millimetres (ARKit, NYU and most sensors) by 1000, depth of KITTI by 256",
+        stacklevel=3,
+    )
 
 
 def _pairs(disparity, target, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import io
 import json
 import os
-import warnings
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, import_optional
 from dav2_jax.files import atomic, save_png
-from dav2_jax.image.exr import openexr
-from dav2_jax.inference import geometry
-from dav2_jax.inference.edges import EDGE
+from dav2_jax.image.colormap import value_range
+from dav2_jax.inference.clouds import write_glb, write_ply
 
 if TYPE_CHECKING:
     from dav2_jax.inference.depth import Depth
 
-RELATIVE_PLY = (
-    "relative disparity has no scale and no shift, so the point cloud shows what is in front of what, not true "
-    "proportions: use a metric model (such as metric-indoor-small) for a point cloud in metres"
-)
-
+_ROWS = 256  # of a map at a time
 _MILLIMETRES = 0.001  # metres a step, as NYU Depth V2: reaches 65.535 m
 _KITTI_STEP = 1 / 256  # metres a step, as KITTI: reaches 255.996 m
 _LARGEST_IN_MILLIMETRES = 65.0  # metres
 
 
 def write_color(depth: Depth, path: Path) -> None:
-    with atomic(path) as temporary:
-        save_png(depth.color(), temporary)
+    _write_in_strips(depth, path, lambda part, limits: part.color(limits))
 
 
 def write_gray(depth: Depth, path: Path) -> None:
@@ -43,8 +40,25 @@ def write_gray(depth: Depth, path: Path) -> None:
 
 
 def write_side_by_side(depth: Depth, path: Path) -> None:
+    _write_in_strips(depth, path, lambda part, limits: part.side_by_side(limits))
+
+
+def _write_in_strips(depth: Depth, path: Path, draw: Callable[[Depth, tuple[float, float]], np.ndarray]) -> None:
+    """An RGB picture that is drawn from the top down: an array of all of it would double the memory of a large photo.
+
+    draw  (some rows of the map, the values to draw as 0 and 255) -> uint8 [rows, W', 3]
+    """
+    from PIL import Image
+
+    limits, picture = value_range(depth.values), None
+    for top in range(0, depth.shape[0], _ROWS):
+        rows = slice(top, top + _ROWS)
+        image = None if depth.image is None else depth.image[rows]
+        strip = draw(dataclasses.replace(depth, values=depth.values[rows], image=image), limits)
+        picture = picture or Image.new("RGB", (strip.shape[1], depth.shape[0]))
+        picture.paste(Image.fromarray(strip), (0, top))
     with atomic(path) as temporary:
-        save_png(depth.side_by_side(), temporary)
+        save_png(picture, temporary)
 
 
 def write_png16(depth: Depth, path: Path) -> None:
@@ -56,16 +70,18 @@ def write_png16(depth: Depth, path: Path) -> None:
     """
     from PIL.PngImagePlugin import PngInfo
 
-    finite = np.isfinite(depth.values)
-    values = np.where(finite, depth.values, 0).astype(np.float64)
+    low, high = value_range(depth.values)
     if depth.unit == "metres":
-        largest = values.max() if depth.max_depth is None else depth.max_depth
+        largest = high if depth.max_depth is None else depth.max_depth
         offset, scale = 0.0, _MILLIMETRES if largest <= _LARGEST_IN_MILLIMETRES else _KITTI_STEP
     else:
-        offset = values[finite].min() if finite.any() else 0.0
-        scale = (values[finite].max() - offset) / 65535 if finite.any() else 0.0
-    steps = (values - offset) / scale if scale else np.zeros_like(values)
-    stored = np.where(finite, np.rint(steps).clip(0, 65535), 0).astype(np.uint16)
+        offset, scale = np.float64(low), (np.float64(high) - low) / 65535
+    stored = np.zeros(depth.shape, np.uint16)
+    for top in range(0, len(stored) if scale else 0, _ROWS):  # in strips: this is in double precision
+        values = depth.values[top : top + _ROWS]
+        finite = np.isfinite(values)
+        steps = (np.where(finite, values, 0).astype(np.float64) - offset) / scale
+        stored[top : top + _ROWS] = np.where(finite, np.rint(steps).clip(0, 65535), 0)
 
     meaning = {"unit": depth.unit, "scale": float(scale), "offset": float(offset)}
     if depth.max_depth is not None:
@@ -101,61 +117,35 @@ def write_npz(depth: Depth, path: Path) -> None:
 
 
 def write_exr(depth: Depth, path: Path) -> None:
-    """Channel Z, 32-bit float, ZIP; header attributes `unit`, and where known `focalLength` (pixels), `maxDepth`."""
-    OpenEXR = openexr()
+    """Channel Z, 32-bit float, ZIP; header attributes `unit`, and where known `focalLength` (pixels), `maxDepth`.
+
+    Raises Dav2Error where OpenEXR is not installed.
+    """
+    OpenEXR = import_optional("OpenEXR")
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, "unit": depth.unit}
     header |= {} if depth.focal_length is None else {"focalLength": float(depth.focal_length)}
     header |= {} if depth.max_depth is None else {"maxDepth": float(depth.max_depth)}
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, _nameable(temporary) as name:
         try:
-            OpenEXR.File(header, {"Z": np.ascontiguousarray(depth.values)}).write(str(temporary))
+            OpenEXR.File(header, {"Z": np.ascontiguousarray(depth.values)}).write(name)
         except RuntimeError as error:  # OpenEXR states the cause in words only
             code = next((code for code in errno.errorcode if os.strerror(code) in str(error)), errno.EIO)
             raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def write_ply(depth: Depth, path: Path, *, edge: float | None = EDGE) -> None:
-    """Binary little-endian points, x y z float32 (see `geometry`) and red green blue uchar, no point where no depth is.
-
-    Pixels that fly between the surfaces at a depth edge are left out, see `edges.flying_pixels`; edge=None keeps them.
-
-    The colors are the photo's, or the color map's without one. Disparity goes through `geometry.pseudo_depth`, with a
-    UserWarning. Raises Dav2Error without a focal length: guessing one would bend the scene.
-    """
-    if depth.focal_length is None:
-        raise Dav2Error(
-            "a point cloud needs the camera's focal length and the photo does not state it: "
-            "give focal_length (--focal-length, pixels of the photo) or fov (--fov, degrees from left to right edge)"
-        )
-    metres = depth.values if depth.unit == "metres" else geometry.pseudo_depth(depth.values)
-    image = depth.color() if depth.image is None else depth.image
-    points, colors = geometry.point_cloud(metres, depth.focal_length, image, edge=edge)
-    if len(points) == 0:
-        raise Dav2Error(
-            "the depth map has no finite positive value that lies on a surface, so there is no point to write: "
-            "check the photo"
-        )
-    if depth.unit == "disparity":
-        warnings.warn(RELATIVE_PLY, stacklevel=2)
-
-    vertices = np.empty(len(points), [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in ("red", "green", "blue")])
-    for column, axis in enumerate("xyz"):
-        vertices[axis] = points[:, column]
-    for column, color in enumerate(("red", "green", "blue")):
-        vertices[color] = colors[:, column]
-    header = [
-        "ply",
-        "format binary_little_endian 1.0",
-        f"comment unit {'metres' if depth.unit == 'metres' else 'none (relative)'}",
-        f"comment focal_length {depth.focal_length:.6g} pixels",
-        f"element vertex {len(points)}",
-        *(f"property float {axis}" for axis in "xyz"),
-        *(f"property uchar {color}" for color in ("red", "green", "blue")),
-        "end_header",
-    ]
-    with atomic(path) as temporary, temporary.open("xb") as file:
-        file.write(("\n".join(header) + "\n").encode("ascii"))
-        file.write(vertices)
+@contextlib.contextmanager
+def _nameable(path: Path) -> Iterator[str]:
+    """A name to write `path` under that is UTF-8: OpenEXR takes no other, and file names may hold any bytes."""
+    try:
+        str(path).encode()
+        yield str(path)
+        return
+    except UnicodeEncodeError:
+        pass
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = Path(folder, "depth.exr")
+        yield str(elsewhere)
+        shutil.copyfile(elsewhere, path)
 
 
 class Format(NamedTuple):
@@ -181,13 +171,19 @@ FORMATS = {
     "ply": Format(
         ".ply",
         write_ply,
-        "colored point cloud without the pixels that fly between surfaces, binary, x right, y down, z forward. "
-        "Needs a focal length: from the photo's EXIF data, "
+        "colored point cloud without the pixels that fly between surfaces, binary, x right, y down, z forward (OpenCV, "
+        "COLMAP). Needs a focal length: from the photo's EXIF data, "
         "--focal-length or --fov. In metres with a metric model; true in order only with a relative one",
     ),
+    "glb": Format(
+        ".glb",
+        write_glb,
+        "the same points as binary glTF, x right, y up, z backward, for Blender, three.js and other viewers",
+    ),
 }
+NEED_FOCAL = ("ply", "glb")  # the formats that cannot be written without a focal length
 
-_BY_EXTENSION = {".png": "color", ".npy": "npy", ".npz": "npz", ".exr": "exr", ".ply": "ply"}
+_BY_EXTENSION = {".png": "color", ".npy": "npy", ".npz": "npz", ".exr": "exr", ".ply": "ply", ".glb": "glb"}
 
 
 def name_from_extension(path: Path) -> str:

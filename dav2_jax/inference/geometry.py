@@ -8,12 +8,13 @@ For software where pixel centers are whole numbers (OpenCV), subtract 0.5 from b
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
+from dav2_jax.image.colormap import value_range
+from dav2_jax.image.quiet import quiet_pillow
 from dav2_jax.inference.edges import flying_pixels
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ _FOCAL_PLANE_X_RESOLUTION = 0xA20E  # stored pixels per unit on the sensor
 _FOCAL_PLANE_UNIT = 0xA210
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # inch, cm, mm, micrometre
 _FILM_DIAGONAL = math.hypot(36.0, 24.0)  # 43.27 mm
+_FAR_FROM_EXIF = 4  # times: a crop or another lens than stated explains less, millimetres for pixels are ten and more
+_UNITS = "focal_length is in pixels, not mm, and fov in degrees from left to right"
+_NARROWEST, _WIDEST = 2.0, 140.0  # degrees from left to right: beyond telephoto and ultra-wide lenses
+_ROWS = 256  # of a map at a time: the temporaries of a large photo stay small
 _SAME_ASPECT = 0.02  # relative; more than rounding at any thumbnail size, less than any crop that matters
 
 
@@ -36,7 +41,7 @@ def focal_from_fov(fov: float, width: int) -> float:
 
     Raises Dav2Error unless 0 < fov < 180.
     """
-    if not 0 < fov < 180:
+    if not 0 < _number("fov (--fov)", fov) < 180:
         raise Dav2Error(f"fov (--fov) is {fov:g} degrees: give the horizontal angle, between 0 and 180")
     return width / 2 / math.tan(math.radians(fov) / 2)
 
@@ -97,9 +102,11 @@ def focal_from_exif(exif: Exif | None, width: int, height: int) -> float | None:
     """
     if exif is None:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about damaged EXIF data; what is left of them counts
-        tags = exif.get_ifd(_EXIF_IFD)
+    try:
+        with quiet_pillow():  # damaged EXIF data; what is left of them counts
+            tags = exif.get_ifd(_EXIF_IFD)
+    except Exception:  # struct.error, SyntaxError, ...
+        return None
     diagonal = math.hypot(width, height)
     stored = [_positive(tags.get(tag)) for tag in (_PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION)]
     known_size = None not in stored
@@ -121,13 +128,34 @@ def choose_focal(focal_length: float | None, fov: float | None, *, width: int, k
     """
     if focal_length is not None and fov is not None:
         raise Dav2Error("focal_length (--focal-length) and fov (--fov) are both given: give one of them")
-    if focal_length is not None and not 0 < focal_length < math.inf:
+    if focal_length is not None and not 0 < _number("focal_length (--focal-length)", focal_length) < math.inf:
         raise Dav2Error(
             f"focal_length (--focal-length) is {focal_length:g}: give pixels of the photo, a positive number"
         )
     if fov is not None:
         return focal_from_fov(fov, width)
     return known if focal_length is None else float(focal_length)
+
+
+def doubt_focal(focal_length: float | None, height: int, width: int, *, known: float | None) -> str | None:
+    """One line where a focal length (pixels of a photo of height x width) is not plausible, else None.
+
+    That is: far from what EXIF says (`known`), or an angle of view that few cameras have.
+    """
+    if focal_length is None:
+        return None
+    degrees = field_of_view(focal_length, width, height).horizontal
+    if known is not None and not 1 / _FAR_FROM_EXIF < focal_length / known < _FAR_FROM_EXIF:
+        return (
+            f"a focal length of {focal_length:.4g} pixels is far from the {known:.4g} that the photo's EXIF data state "
+            f"(it would see {degrees:.3g} degrees from left to right): {_UNITS}"
+        )
+    if not _NARROWEST < degrees < _WIDEST:
+        return (
+            f"with a focal length of {focal_length:.4g} pixels the photo sees {degrees:.3g} degrees from left to "
+            f"right, which few cameras do: {_UNITS}"
+        )
+    return None
 
 
 def point_cloud(
@@ -139,17 +167,29 @@ def point_cloud(
     edge: leave out `edges.flying_pixels(depth, edge)` too, such as `edges.EDGE`; None keeps them.
     Returns points (N, 3) float32 in metres and their colors (N, 3) uint8, or None without an image.
     """
-    height, width = depth.shape
+    keep = has_point(depth, edge)
+    return unproject(depth, keep, focal_length), None if image is None else image[keep]
+
+
+def has_point(depth: np.ndarray, edge: float | None = None) -> np.ndarray:
+    """(H, W) bool: the pixels that `point_cloud` takes."""
     keep = np.isfinite(depth) & (depth > 0)  # H W
     if edge is not None:
         keep &= ~flying_pixels(depth, edge)
-    rows, columns = np.nonzero(keep)  # N
-    z = depth[keep].astype(np.float32)  # N
+    return keep
+
+
+def unproject(depth: np.ndarray, keep: np.ndarray, focal_length: float, rows: slice = slice(None)) -> np.ndarray:
+    """(N, 3) float32: the points of the pixels `keep` (H, W) bool, of these rows of the map (H, W)."""
+    height, width = depth.shape
+    first = rows.start or 0
+    row, column = np.nonzero(keep[rows])  # N
+    z = depth[rows][keep[rows]].astype(np.float32)  # N
     points = np.empty((z.size, 3), np.float32)
-    points[:, 0] = (columns + 0.5 - width / 2) / focal_length * z
-    points[:, 1] = (rows + 0.5 - height / 2) / focal_length * z
+    points[:, 0] = (column + 0.5 - width / 2) / focal_length * z
+    points[:, 1] = (row + first + 0.5 - height / 2) / focal_length * z
     points[:, 2] = z
-    return points, None if image is None else image[keep]
+    return points
 
 
 def pseudo_depth(disparity: np.ndarray) -> np.ndarray:
@@ -159,13 +199,24 @@ def pseudo_depth(disparity: np.ndarray) -> np.ndarray:
     and a shift, so the order of the points is right and their proportions are not. Non-finite values become NaN; a
     constant map comes to lie at 10.
     """
-    finite = np.isfinite(disparity)
-    d = np.where(finite, disparity, np.nan).astype(np.float64)  # H W
-    if not finite.any():
-        return d.astype(np.float32)
-    d -= d[finite].min()
-    d /= d[finite].max() or 1.0
-    return (1 / (0.1 + 0.9 * d)).astype(np.float32)
+    low, high = value_range(disparity)
+    span = (np.float64(high) - low) or 1.0
+    depth = np.empty(disparity.shape, np.float32)
+    for top in range(0, len(disparity), _ROWS):
+        rows = slice(top, top + _ROWS)
+        d = np.where(np.isfinite(disparity[rows]), disparity[rows], np.nan).astype(np.float64)
+        depth[rows] = 1 / (0.1 + 0.9 * ((d - low) / span))
+    return depth
+
+
+def _number(name: str, value) -> float:
+    """The value, where it can be compared with numbers; Dav2Error otherwise."""
+    if isinstance(value, str | bool):
+        raise Dav2Error(f"{name} is {value!r}: give a number")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise Dav2Error(f"{name} is {value!r}: give a number") from None
 
 
 def _positive(value) -> float | None:

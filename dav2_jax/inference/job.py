@@ -14,18 +14,22 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, import_optional
 from dav2_jax.files import remove_leftovers
+from dav2_jax.image.fetch import is_url
+from dav2_jax.image.read import read_header
+from dav2_jax.inference.clouds import NO_FOCAL
 from dav2_jax.inference.depth import Depth
-from dav2_jax.inference.formats import FORMATS
-from dav2_jax.inference.geometry import choose_focal
-from dav2_jax.inference.inputs import Input
+from dav2_jax.inference.formats import FORMATS, NEED_FOCAL
+from dav2_jax.inference.geometry import choose_focal, doubt_focal, focal_from_exif
+from dav2_jax.inference.inputs import Input, count_by_extension
 from dav2_jax.inference.pipeline import Outcome
 
 
@@ -33,7 +37,8 @@ from dav2_jax.inference.pipeline import Outcome
 class Report:
     """What became of the photos. `failures` holds one line each, "path: what: what to do"; `str(report)` sums up.
 
-    seconds  from the first photo to the last, compiling included, loading the model not
+    seconds   from the first photo to the last, compiling included, loading the model not
+    left_out  files in folders and patterns that are no photos, by extension
     """
 
     out: Path
@@ -41,13 +46,15 @@ class Report:
     skipped: int
     failures: tuple[str, ...]
     seconds: float = 0.0
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
 
     @property
     def failed(self) -> int:
         return len(self.failures)
 
     def __str__(self) -> str:
-        return f"{self.written} written, {self.skipped} skipped, {self.failed} failed; outputs are in {self.out}"
+        counts = f"{self.written} written, {self.skipped} skipped, {self.failed} failed; outputs are in {self.out}"
+        return f"{counts}\nleft out: {count_by_extension(self.left_out)}" if self.left_out else counts
 
     def merged(self) -> Report:
         """The report of all processes of a run together; each must call it."""
@@ -60,10 +67,12 @@ class Report:
             sum(report["skipped"] for report in reports),
             tuple(line for report in reports for line in report["failures"]),
             max(report["seconds"] for report in reports),
+            self.left_out,  # of the arguments, which all processes share
         )
 
 
-Stream = Callable[[Iterable[Path], Callable[[Path, Depth], Any]], Iterator[Outcome]]
+Photo = Path | str  # a string is an address
+Stream = Callable[[Iterable[Photo], Callable[[Photo, Depth], Any]], Iterator[Outcome]]
 
 
 def predict_files(
@@ -77,6 +86,7 @@ def predict_files(
     fov: float | None = None,
     progress: bool = True,
     problems: Sequence[str] = (),
+    left_out: Counter[str] | None = None,
 ) -> Report:
     """Predict each input and write it in all formats to out / (input.relative + the suffix of the format).
 
@@ -85,11 +95,13 @@ def predict_files(
     skip_existing  pass over a photo all of whose outputs exist and are not empty.
     focal_length   pixels, or fov, degrees from left to right: for every photo, in place of what its EXIF data say.
     progress       show a bar on a terminal (there is none elsewhere).
-    problems       lines of `find_inputs`; they are shown and counted as failures, as if found here.
+    problems       lines of `find_inputs`; they are shown and counted as failures, as if they came up here.
+    left_out       of `find_inputs`, for the report
 
     A photo that fails (unreadable, too large, full disk) costs one line on stderr and the rest go on. Any other
     exception is a bug, or Ctrl-C, and comes through; the files written until then are whole. Raises Dav2Error, before
-    `load`, for an unknown format, two sources of the focal length, and an output folder that cannot be written.
+    `load`, for an unknown format, one that needs a package that is not installed, two sources of the focal length, a
+    point cloud where no photo states one, and an output folder that cannot be written.
     """
     _check(out, formats, focal_length, fov)
     failures, written = [], 0
@@ -108,21 +120,30 @@ def predict_files(
     skipped = len(jobs) - len(todo)
     remove_leftovers({path.parent for photo in todo for path in jobs[photo].values()})
 
-    def write(photo: Path, depth: Depth) -> tuple[bool, list[str], Exception | None]:
-        """(whether the map is constant, formats written, what stopped the others); in a worker thread"""
-        finished: list[str] = []
+    def write(photo: Photo, depth: Depth) -> _Written:
+        """In a worker thread."""
+        done = _Written([], list(depth.notes))
         try:
             focal = choose_focal(focal_length, fov, width=depth.shape[1], known=depth.focal_length)
+            doubt = doubt_focal(focal, *depth.shape, known=depth.focal_length)
+            if doubt and set(formats) & {*NEED_FOCAL, "npz", "exr"} and not doubts:
+                doubts.append(doubt)  # one is enough: it is likely that of all photos
+                done.notes.append(doubt)
             depth = dataclasses.replace(depth, focal_length=focal)
             for name, path in jobs[photo].items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 FORMATS[name].write(depth, path)
-                finished.append(name)
+                done.formats.append(name)
         except Exception as error:
-            return False, finished, error
-        return depth.is_constant, finished, None
+            done.error = error
+        if not done.error and depth.is_constant:
+            done.notes.append("the depth map is constant, so its pictures are one color: check the photo")
+        return done
 
+    doubts: list[str] = []
     if todo:
+        if focal_length is None and fov is None and set(formats) & set(NEED_FOCAL):
+            _refuse_without_focal(todo)
         _refuse_unwritable(out)
     stream = load() if todo else None
     shown = progress and sys.stderr.isatty()
@@ -132,18 +153,28 @@ def predict_files(
         tqdm(total=len(jobs), initial=skipped, unit="photo", disable=not shown, dynamic_ncols=True) as bar,
     ):
         for photo, value, error in stream(todo, write) if stream else ():
-            constant, finished, error = value or (False, [], error)
-            if error is not None:
-                line = explain(error, photo, out)
+            done = value or _Written([], [], error)
+            for note in done.notes:
+                say(f"{photo}: note: {note}")
+            if done.error is not None:
+                line = explain(done.error, photo, out)
                 if line is None:
-                    raise error
-                fail(f"{line} (already written: {', '.join(finished)})" if finished else line)
+                    raise done.error
+                fail(f"{line} (already written: {', '.join(done.formats)})" if done.formats else line)
             else:
                 written += 1
-                if constant:
-                    say(f"{photo}: note: the depth map is constant, so its pictures are one color: check the photo")
             bar.update()
-    return Report(out, written, skipped, tuple(failures), time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Report(out, written, skipped, tuple(failures), seconds, Counter(left_out or ()))
+
+
+@dataclasses.dataclass
+class _Written:
+    """What became of one photo: formats that were written, lines to say, and what stopped the others."""
+
+    formats: list[str]
+    notes: list[str]
+    error: BaseException | None = None
 
 
 @contextlib.contextmanager
@@ -169,7 +200,7 @@ def _are_there(paths: Iterable[Path]) -> bool:
     return all(path.is_file() and path.stat().st_size > 0 for path in paths)
 
 
-def explain(error: Exception, photo: Path, out: Path) -> str | None:
+def explain(error: BaseException, photo: Photo, out: Path) -> str | None:
     """One line for the failure of one photo, "path: what: what to do"; None for an error that no photo causes."""
     from PIL import Image
 
@@ -190,11 +221,26 @@ def explain(error: Exception, photo: Path, out: Path) -> str | None:
     return None
 
 
+def _refuse_without_focal(photos: Sequence[Photo]) -> None:
+    """Before the work: a point cloud where not one photo states its focal length. Those of addresses may."""
+    lacking = []
+    for photo in photos:
+        header = read_header(photo)
+        if is_url(photo) or (header and focal_from_exif(header.exif, header.width, header.height) is not None):
+            return
+        lacking += [photo] if header else []  # what cannot be read is a failure of its own
+    if lacking:
+        many = f" (nor do the other {len(lacking) - 1})" if len(lacking) > 1 else ""
+        raise Dav2Error(f"{lacking[0]}: {NO_FOCAL.format(many=many)}")
+
+
 def _check(out: Path, formats: Sequence[str], focal_length: float | None, fov: float | None) -> None:
     if not formats:
         raise Dav2Error(f"no output format: give one or more of {', '.join(FORMATS)}")
     if unknown := [name for name in formats if name not in FORMATS]:
         raise Dav2Error(f"unknown format {unknown[0]!r}: use one of {', '.join(FORMATS)}")
+    if "exr" in formats:
+        import_optional("OpenEXR")
     if out.exists() and not out.is_dir():
         raise Dav2Error(f"{out}: is a file: name a folder with --out")
     choose_focal(focal_length, fov, width=1, known=None)

@@ -2,8 +2,8 @@
 
     item --prepare (threads)--> array --batch of one shape--> forward (device) --row--> finish (threads) --> value
 
-Arrays of equal shape share a batch; nothing is padded or squashed to make shapes equal. Memory is bounded by a window:
-at most so many items are between being taken and being given back, however many there are in all.
+Arrays of equal shape share a batch; nothing is padded or squashed to make shapes equal. Memory is bounded twice, by the
+number and by the bytes of the items that are between being taken and being given back, however many there are in all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 AHEAD = 2  # batches on the device at once: one computes while the next one waits behind it
+_BYTES, _BYTES_A_WORKER = 10**9, 5 * 10**8  # in flight, see `run`
+_IDLE = 0.5  # of an item's bytes, while no thread works on it
 
 
 class Outcome(NamedTuple):
@@ -28,8 +30,9 @@ class Outcome(NamedTuple):
 
 
 class _Slot:
-    def __init__(self, item, prepared: Future):
+    def __init__(self, item, prepared: Future, size: int):
         self.item = item
+        self.size = size  # bytes
         self.prepared = prepared  # (array, rest)
         self.result: Future | None = None  # from when the item has left the device
 
@@ -46,6 +49,7 @@ def run(
     *,
     batch_size: int = 1,
     workers: int | None = None,
+    size: Callable[[Any], int] = lambda item: 0,
 ) -> Iterator[Outcome]:
     """Lazily one Outcome for each item, in the order of the items.
 
@@ -55,6 +59,8 @@ def run(
                 more; in the thread of the caller, and should return before the device is done
     finish      (item, anything else, row) -> value; in a worker thread
     workers     threads; None: one a core, at most 8
+    size        item -> bytes that it takes while a thread works on it; about half of that before and after. Items are
+                taken while all of them together stay below 1 GB and 0.5 GB a worker; a larger one goes alone.
 
     A batch is sent when it is full, and in part only when the oldest item would otherwise wait for ever. Which items
     share a batch depends on the items alone, never on timing. An error is of its own item, or of all items of its batch
@@ -62,7 +68,9 @@ def run(
     """
     workers = workers or min(os.cpu_count() or 1, 8)
     window = (AHEAD + 2) * batch_size + workers
+    limit = _BYTES + workers * _BYTES_A_WORKER
     items = iter(items)
+    peeked: list[tuple[Any, int]] = []  # an item that has to wait for room
     slots: deque[_Slot] = deque()  # all items on their way, oldest first
     waiting: deque[_Slot] = deque()  # those being prepared
     groups: dict[tuple, list[_Slot]] = {}  # prepared, by the shape of their arrays; none is a full batch
@@ -86,7 +94,25 @@ def run(
             slot.result = pool.submit(finish, slot.item, slot.prepared.result()[1], row)
             slot.prepared = None  # its memory belongs to `finish` now
 
-    def place() -> None:
+    def admit() -> bool:
+        """Takes one more item, where there is one and room for it."""
+        if len(slots) == window:
+            return False
+        if not peeked:
+            if (item := next(items, _END)) is _END:
+                return False
+            peeked.append((item, size(item)))
+        item, bytes_needed = peeked[0]
+        sizes = sorted([bytes_needed, *(slot.size for slot in slots)], reverse=True)
+        if slots and _IDLE * sum(sizes) + (1 - _IDLE) * sum(sizes[:workers]) > limit:
+            return False
+        peeked.clear()
+        slot = _Slot(item, pool.submit(prepare, item), bytes_needed)
+        slots.append(slot)
+        waiting.append(slot)
+        return True
+
+    def assign_to_batch() -> None:
         slot = waiting.popleft()
         if slot.prepared.exception():
             slot.result = slot.prepared
@@ -100,21 +126,19 @@ def run(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="dav2")
     try:
         while True:
-            while len(slots) < window and (item := next(items, _END)) is not _END:
-                slot = _Slot(item, pool.submit(prepare, item))
-                slots.append(slot)
-                waiting.append(slot)
+            while admit():
+                pass
             if not slots:
                 return
             while waiting and waiting[0].prepared.done():
-                place()
+                assign_to_batch()
             oldest = slots[0]
             if oldest.result is not None and oldest.result.done():
                 yield slots.popleft().outcome()
             elif flight:
                 collect()  # before waiting for files to be read or written: the device comes first
             elif waiting:
-                place()
+                assign_to_batch()
             elif oldest.result is None:
                 send(groups.pop(next(shape for shape, group in groups.items() if oldest in group)))
             else:

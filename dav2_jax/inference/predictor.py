@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import numbers
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +19,18 @@ from PIL import Image
 
 import dav2_jax
 from dav2_jax.convert.weights import Weights
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, check_choice, check_whole
 from dav2_jax.image.preprocess import postprocess, preprocess
-from dav2_jax.image.read import MAX_PIXELS, read_image
+from dav2_jax.image.quiet import warn
+from dav2_jax.image.read import MAX_PIXELS, name_of, read_header, read_photo
+from dav2_jax.image.resize import check_input_size
 from dav2_jax.inference import pipeline
 from dav2_jax.inference.depth import Depth
 from dav2_jax.inference.geometry import focal_from_exif
 from dav2_jax.inference.pipeline import Outcome
 from dav2_jax.inference.preprocess import preprocess_on_device
 from dav2_jax.inference.programs import Programs
+from dav2_jax.inference.tiles import check_tiles, predict_tiled
 from dav2_jax.kernels import cpu
 from dav2_jax.model import depth_anything, ops
 from dav2_jax.model.depth_anything import Params
@@ -37,11 +41,14 @@ Resize = Literal["photo", "network"]
 OnePhoto = str | os.PathLike | Image.Image | np.ndarray
 
 ACCELERATOR_BATCH = 8  # photos a device; a CPU is busy with one
+_BYTES_A_PIXEL = 16  # of a photo while it is decoded or its depth is written; measured with color and npy
+_UNKNOWN_PIXELS = 25_000_000  # of a photo whose header says nothing before it is read: an address, a pipe
 
 
 class _Photo(NamedTuple):
     image: np.ndarray  # uint8 [H, W, 3]
     focal_length: float | None  # pixels
+    notes: tuple[str, ...]
 
 
 class Model:
@@ -129,26 +136,34 @@ class Model:
         max_pixels: int = MAX_PIXELS,
         resize: Resize = "photo",
         batch_size: int | None = None,
+        tiles: int | Literal["auto"] | None = None,
     ) -> Depth | list[Depth] | Iterator[Depth]:
         """Depth of a photo, or of many.
 
-        photo: a path, a PIL image or a uint8 RGB array [H, W, 3]; a list or tuple of these gives a list, any other
-            iterable an iterator, which takes photos as it goes and holds a few at a time, in order.
+        photo: a path, an http(s) address, the bytes of a file, a file open in binary mode, a PIL image or a uint8 RGB
+            array [H, W, 3]; a list or tuple of these gives a list, any other iterable an iterator, which takes photos
+            as it goes and holds a few at a time, in order. Files are turned upright by their EXIF orientation; a PIL
+            image is while it is the file that was opened, and taken as it is once it was converted, turned, ...
         input_size: shorter side of what the network sees, in pixels; larger gives finer edges and costs more. None:
             that of the model's training, 518 for all released ones.
         max_pixels: photos of more pixels are refused.
         resize: "photo" gives depth at the photo's size, "network" at the size at which the network saw it.
         batch_size: photos in a batch, on all devices together; None: 1 on a CPU, 8 a device elsewhere. Only photos
             that the network sees at the same size share one, so numbers do not depend on it.
-        Raises Dav2Error, in one line, for a photo that cannot be read or is too large.
+        tiles: finer edges on large photos: predicts tiles x tiles overlapping tiles too and puts them on the depth of
+            the whole (`tiles.predict_tiled`); "auto": as many as show every pixel to the model, at most 4.
+        Raises Dav2Error, in one line, for a photo that cannot be read or is too large, and for options of no meaning.
+        Warns (UserWarning) of what is odd about a photo, which is in `Depth.notes` too.
         """
         self._refuse_encoder()
         many = not _is_photo(photo)
         photos = photo if many else [photo]
         if isinstance(photos, list | tuple):
-            batch_size = min(self.batch_size if batch_size is None else batch_size, len(photos) or 1)
+            batch_size = self.batch_size if batch_size is None else batch_size
+            check_whole("batch_size (--batch-size)", batch_size)
+            batch_size = min(batch_size, len(photos) or 1)
         options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
-        depths = _values(self.stream(photos, **options))
+        depths = _values(self.stream(photos, tiles=tiles, **options), warn_of_notes=True)
         if not many:
             return next(depths)
         return list(depths) if isinstance(photos, list | tuple) else depths
@@ -162,6 +177,7 @@ class Model:
         max_pixels: int = MAX_PIXELS,
         resize: Resize = "photo",
         batch_size: int | None = None,
+        tiles: int | Literal["auto"] | None = None,
     ) -> Iterator[Outcome]:
         """`predict` for long jobs: one Outcome (photo, value, error) for each photo, in order, with constant memory.
 
@@ -170,13 +186,28 @@ class Model:
         """
         self._refuse_encoder()
         batch_size = self.batch_size if batch_size is None else batch_size
-        if batch_size < 1:
-            raise Dav2Error(f"batch_size (--batch-size) {batch_size}: give at least 1")
+        check_whole("batch_size (--batch-size)", batch_size)
+        if not isinstance(max_pixels, numbers.Real) or not max_pixels >= 1:  # 1e8 is fine
+            raise Dav2Error(f"max_pixels (--max-pixels) is {max_pixels!r}: give a number of pixels")
+        check_input_size(self._size(input_size))
+        check_choice("resize", resize, get_args(Resize))
+        if tiles is not None:
+            check_tiles(tiles)
+            if resize != "photo":
+                raise Dav2Error("tiles give detail to a map of the photo's size: leave out resize='network' (--resize)")
+            options = {"input_size": input_size, "max_pixels": max_pixels}
+
+            def predict_list(photos):
+                return _values(self.stream(photos, batch_size=min(batch_size, len(photos)), **options))
+
+            def predict_in_tiles(photo):
+                return predict_tiled(predict_list, photo, tiles=tiles, input_size=self._size(input_size))
+
+            return pipeline.one_by_one(predict_in_tiles)(photos, finish)
         whole = -(-batch_size // len(self.devices)) * len(self.devices) if batch_size > 1 else 1
 
         def prepare(photo):
-            image, focal_length, x = self._prepare(photo, input_size, max_pixels)
-            return x, _Photo(image, focal_length)
+            return self._prepare(photo, input_size, max_pixels)
 
         def forward(arrays):
             batch = np.zeros((whole, *arrays[0].shape), np.float32)  # a batch in part runs the program of a full one
@@ -186,7 +217,12 @@ class Model:
         def to_depth(photo, prepared, net):
             return finish(photo, self._depth(prepared, net, resize))
 
-        return pipeline.run(photos, prepare, forward, to_depth, batch_size=whole)
+        def size(photo):
+            header = read_header(photo, max_pixels=max_pixels)
+            pixels = header.height * header.width if header else _UNKNOWN_PIXELS
+            return _BYTES_A_PIXEL * (pixels if pixels <= max_pixels else 0)  # what is too large is refused
+
+        return pipeline.run(photos, prepare, forward, to_depth, batch_size=whole, size=size)
 
     def predict_batch(self, images, *, input_size: int | None = None, resize: Resize = "photo") -> jax.Array:
         """Depth of a batch that is an array already, without leaving the device: [B, H, W, 3] -> [B, H, W] float32.
@@ -200,6 +236,8 @@ class Model:
         self._refuse_encoder()
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or 0 in images.shape:
             raise Dav2Error(f"a batch must be uint8 RGB [B, H, W, 3], not {images.dtype} {list(images.shape)}")
+        check_choice("resize", resize, get_args(Resize))
+        check_input_size(self._size(input_size))
         whole = self._whole(self._size(input_size), resize)
         if isinstance(images, jax.core.Tracer):  # under a `jit` of the caller's
             return whole(self.params, images)
@@ -250,7 +288,7 @@ class Model:
 
         These are DINOv2's normalized patch features as depth training left them. Arguments and errors as in `predict`.
         """
-        _, _, x = self._prepare(photo, input_size, max_pixels)
+        x, _ = self._prepare(photo, input_size, max_pixels)
         return tuple(tap[0] for tap in self.programs(self._taps, x[None]))
 
     @functools.cached_property
@@ -271,19 +309,19 @@ class Model:
     def _size(self, input_size: int | None) -> int:
         return self.config.input_size if input_size is None else input_size
 
-    def _prepare(self, photo, input_size: int | None, max_pixels: int):
-        """(photo uint8 [H, W, 3], focal length in pixels or None, network input float32 [H', W', 3])"""
-        image, exif = read_image(photo, max_pixels=max_pixels)
+    def _prepare(self, photo, input_size: int | None, max_pixels: int) -> tuple[np.ndarray, _Photo]:
+        """(network input float32 [H', W', 3], the photo)"""
+        read = read_photo(photo, max_pixels=max_pixels)
         try:
-            x = preprocess(image, self._size(input_size))
+            x = preprocess(read.image, self._size(input_size))
         except Dav2Error as error:
-            where = f"{os.fspath(photo)}: " if isinstance(photo, str | os.PathLike) else ""
+            where = f"{name_of(photo)}: " if name_of(photo) else ""
             raise Dav2Error(f"{where}{error}") from None
-        height, width = image.shape[:2]
-        return image, focal_from_exif(exif, width, height), x
+        height, width = read.image.shape[:2]
+        return x, _Photo(read.image, focal_from_exif(read.exif, width, height), read.notes)
 
     def _depth(self, photo: _Photo, net: np.ndarray, resize: Resize) -> Depth:
-        image, focal_length = photo
+        image, focal_length, notes = photo
         height, width = image.shape[:2]
         if resize == "network":
             image = np.asarray(Image.fromarray(image).resize(net.shape[::-1], Image.Resampling.BICUBIC))
@@ -291,7 +329,8 @@ class Model:
             values = net
         else:
             values = postprocess(net, height, width)
-        return Depth(values, self.config.unit, image=image, max_depth=self.config.max_depth, focal_length=focal_length)
+        unit, max_depth = self.config.unit, self.config.max_depth
+        return Depth(values, unit, image=image, max_depth=max_depth, focal_length=focal_length, notes=notes)
 
 
 def usual_batch_size(devices: Sequence[jax.Device] | None = None) -> int:
@@ -301,15 +340,19 @@ def usual_batch_size(devices: Sequence[jax.Device] | None = None) -> int:
 
 
 def _is_photo(value) -> bool:
-    whole = isinstance(value, str | os.PathLike | Image.Image) or hasattr(value, "__array__")
+    whole = isinstance(value, str | os.PathLike | Image.Image | bytes | bytearray | memoryview)
+    whole = whole or hasattr(value, "__array__") or hasattr(value, "read")
     return whole or not isinstance(value, Iterable)  # what is neither is refused as a photo
 
 
-def _values(outcomes: Iterator[Outcome]) -> Iterator:
+def _values(outcomes: Iterator[Outcome], *, warn_of_notes: bool = False) -> Iterator[Depth]:
     with contextlib.closing(outcomes):
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
+            for note in outcome.value.notes if warn_of_notes else ():
+                name = name_of(outcome.item)
+                warn(f"{name}: {note}" if name else note, stacklevel=3)
             yield outcome.value
 
 

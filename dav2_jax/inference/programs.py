@@ -24,13 +24,14 @@ class Programs:
     params     tree of arrays, copied to the devices when first needed there
     devices    a batch whose size they divide is split over all of them; any other runs on the first
 
-    compiled   seconds that compiling took, by (function, shape and dtype of the batch); reading a program from the
-               persistent cache counts as compiling
+    compiled   seconds that compiling took, by (function, shape and dtype of the batch)
+    cached     of the programs that were read from the persistent cache instead, the seconds that this took
     """
 
     params: dict
     devices: Sequence[jax.Device]
     compiled: dict[Key, float] = dataclasses.field(default_factory=dict)
+    cached: dict[Key, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self._programs: dict[Key, Callable] = {}
@@ -45,9 +46,10 @@ class Programs:
         batch = jax.device_put(batch, sharding.batch_sharding(mesh))
         key = (function, batch.shape, batch.dtype)
         if key not in self._programs:
-            start = time.perf_counter()
+            start, hits = time.perf_counter(), _cache_hits.count
             self._programs[key] = sharding.over_batch(function, mesh).lower(self._placed[count], batch).compile()
-            self.compiled[key] = time.perf_counter() - start
+            made = self.compiled if _cache_hits.count == hits else self.cached
+            made[key] = time.perf_counter() - start
         return self._programs[key](self._placed[count], batch)
 
     def replace(self, params: dict) -> None:
@@ -56,12 +58,34 @@ class Programs:
         self._placed.clear()
 
     def __str__(self) -> str:
-        return f"of which {self.seconds:.1f} s for compiling (programs: {len(self.compiled)})"
+        """What a summary adds after the seconds of a run: the device, and compiling where there was some."""
+        compiling = f", of which {self.seconds:.1f} s for compiling (programs: {len(self.compiled)})"
+        return f"on {describe(self.devices)}{compiling if self.compiled else ''}"
 
     @property
     def seconds(self) -> float:
         """All that was spent on compiling."""
         return sum(self.compiled.values())
+
+
+def describe(devices: Sequence[jax.Device]) -> str:
+    """Devices for people: "CPU", "NVIDIA H100 80GB HBM3", "8 x TPU v5e"."""
+    name = "CPU" if devices[0].platform == "cpu" else devices[0].device_kind
+    return name if len(devices) == 1 else f"{len(devices)} x {name}"
+
+
+class _CacheHits:
+    """Counts the programs that JAX reads from its persistent cache; its events are the one public trace of that."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_listener(self._listen)
+
+    def _listen(self, event: str, **_) -> None:
+        self.count += event == "/jax/compilation_cache/cache_hits"
+
+
+_cache_hits = _CacheHits()
 
 
 def keep_programs(folder: Path) -> None:

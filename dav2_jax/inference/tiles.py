@@ -78,7 +78,8 @@ def plan(
 
 def check_tiles(tiles: int | Literal["auto"]) -> None:
     """Raises Dav2Error for what no photo can be cut into."""
-    if tiles != "auto" and not 1 <= tiles <= MOST_TILES:
+    is_count = hasattr(tiles, "__index__") and not isinstance(tiles, bool)
+    if not (isinstance(tiles, str) and tiles == "auto") and not (is_count and 1 <= tiles <= MOST_TILES):
         raise Dav2Error(f"tiles (--tiles) is {tiles}: give 'auto' or a number along each side, from 1 to {MOST_TILES}")
 
 
@@ -93,7 +94,7 @@ def predict_tiled(
     """Depth of a photo with the detail of its tiles and the large shapes of the whole, at the photo's size.
 
     predict     takes a list of photos and gives a Depth with `image` for each, in order; it is called with [photo], and
-                then with the tiles, uint8 RGB arrays of one size. Such as `Model.predict`.
+                then with the tiles, uint8 RGB arrays (views) of one size. Such as `Model.predict`.
     photo       whatever `predict` takes
     tiles       along each side, or "auto": see `plan`, also for `input_size` (that of `predict`) and `overlap`. With
                 n tiles along each side the model runs n * n + 1 times.
@@ -108,7 +109,7 @@ def predict_tiled(
         return whole
     metric = whole.unit == "metres"
     base = _to_linear(whole.values, metric)
-    depths = predict([np.ascontiguousarray(whole.image[window]) for window in windows])
+    depths = predict([whole.image[window] for window in windows])
     parts = (
         aligned(_to_linear(depth.values, metric), base[window], metric=metric)
         for depth, window in zip(depths, windows, strict=True)

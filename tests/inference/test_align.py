@@ -174,7 +174,7 @@ GOOD = [[0, 0, 2.0], [20, 30, 5.0], [40, 50, 9.0]]
         (np.ones((80, 60)), {}, "is 60 x 80 and the photo 80 x 60: they must show the same view"),
         (np.ones(5), {}, r"shape \(5,\): give points \(N, 3\) or a map"),
         (GOOD, {"max_depth": 0}, "max_depth is 0"),
-        (GOOD, {"method": "median"}, "unknown method 'median'"),
+        (GOOD, {"method": "median"}, "method is 'median': use 'ransac' or 'least-squares'"),
         (GOOD, {"tolerance": 0}, "tolerance is 0"),
     ],
 )
@@ -200,3 +200,35 @@ def test_no_scale_can_be_told(method):
 def test_shapes_that_differ():
     with pytest.raises(Dav2Error, match="differ in shape"):
         align.least_squares(np.ones(3), np.ones(4))
+
+
+def test_the_alignment_is_reported():
+    rng = np.random.default_rng(0)
+    depth, disparity = scene()
+    points = points_of(depth, 200, rng)
+    points[:, 2] *= np.where(np.arange(200) % 2, 1.02, 0.98)
+    wrong = np.arange(200) < 60
+    points[wrong, 2] *= 3
+    report = dav2.align_to_metric(Depth(disparity, "disparity"), points).alignment
+    assert (report.known, report.inliers) == (200, 140)
+    assert (report.scale, report.shift) == pytest.approx((SCALE, SHIFT), rel=0.03)
+    assert report.residual == pytest.approx(0.02, abs=0.003)
+    assert (report.nearest, report.farthest) == pytest.approx((points[~wrong, 2].min(), points[~wrong, 2].max()))
+    assert 0.01 < report.rmse < 1
+    assert str(report).startswith("140 of 200 known depths agree, from 1.")
+    metric = dav2.align_to_metric(Depth(depth / 1.5, "metres"), points).alignment
+    assert (metric.inliers, metric.shift) == (140, 0)
+    assert metric.scale == pytest.approx(1.5, rel=0.03)
+    plain = dav2.align_to_metric(Depth(disparity, "disparity"), points[60:], method="least-squares").alignment
+    assert (plain.known, plain.inliers) == (140, 140)
+
+
+@pytest.mark.parametrize("kind", ["map", "points"])
+def test_known_depths_that_are_hardly_metres_are_noted(kind):
+    depth, disparity = scene()
+    millimetres = np.round(depth * 1000).astype(np.uint16)
+    points = points_of(millimetres, 50, np.random.default_rng(0))
+    with pytest.warns(
+        UserWarning, match=r"lie between [\d,]+ and [\d,]+, hardly metres: divide millimetres .* by 1000"
+    ):
+        dav2.align_to_metric(Depth(disparity, "disparity"), millimetres if kind == "map" else points)

@@ -156,3 +156,60 @@ def test_save_notes_the_focal_length_that_is_given(tmp_path):
     depth.save(tmp_path / "c.npz", fov=90.0)
     loaded = [Depth.load(tmp_path / name).focal_length for name in ("a.npz", "b.npz", "c.npz")]
     assert loaded == pytest.approx([100.0, 200.0, 53 / 2])
+
+
+def test_arithmetic_gives_plain_arrays():
+    depth = Depth(VALUES, "metres", PHOTO)
+    results = {
+        "scaled": (2 * depth - depth / 4, 2 * VALUES - VALUES / 4),
+        "compared": (depth > 3, VALUES > 3),
+        "both": (depth - depth, VALUES * 0),
+        "array first": (np.ones((37, 53), np.float32) + depth, VALUES + 1),
+        "ufunc": (np.exp(-abs(depth)), np.exp(-abs(VALUES))),
+        "crop": (depth[3:9, ::2], VALUES[3:9, ::2]),
+        "mask": (depth[depth > 3], VALUES[VALUES > 3]),
+        "rows": (np.stack(list(depth)), VALUES),
+        "axis": (depth.mean(axis=0), VALUES.mean(axis=0)),
+        "reduced": (np.add.reduce(depth), np.add.reduce(VALUES)),
+        "extremes": ([depth.min(), depth.max(), np.min(depth)], [VALUES.min(), VALUES.max(), VALUES.min()]),
+    }
+    for name, (result, expected) in results.items():
+        assert not isinstance(result, Depth), name
+        np.testing.assert_array_equal(result, expected, err_msg=name)
+    assert depth[10, 20] == VALUES[10, 20]
+    assert (depth.dtype, depth.ndim, depth.size, len(depth)) == (np.float32, 2, 37 * 53, 37)
+
+
+def test_a_depth_is_not_changed_in_place():
+    depth = kept = Depth(VALUES, "metres")
+    with pytest.raises(TypeError, match=r"not changed in place: write depth = depth \* 2"):
+        depth *= 2
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        depth[0, 0] = 1
+    np.testing.assert_array_equal(kept.values, VALUES)
+
+
+@pytest.mark.parametrize(
+    ("known", "options", "message"),
+    [
+        (300.0, {"focal_length": 18}, "18 pixels is far from the 300 that the photo's EXIF data state .* not mm"),
+        (None, {"fov": 175}, "sees 175 degrees from left to right, which few cameras do"),
+        (None, {"focal_length": 2.0}, "sees 171 degrees"),
+        (None, {"focal_length": 9_000}, "sees 0.337 degrees"),
+        (300.0, {"focal_length": 290}, None),
+        (300.0, {}, None),
+    ],
+)
+def test_a_focal_length_that_is_not_plausible_is_noted(known, options, message, tmp_path):
+    depth = Depth(VALUES, "metres", focal_length=known)
+    if message is None:
+        return depth.save(tmp_path / "a.npz", **options)
+    with pytest.warns(UserWarning, match=message):
+        depth.save(tmp_path / "a.npz", **options)
+    assert (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["focal_length", "fov"])
+def test_a_focal_length_that_is_no_number_is_refused(name, tmp_path):
+    with pytest.raises(Dav2Error, match=r"is '60': give a number"):
+        Depth(VALUES, "metres").save(tmp_path / "a.npz", **{name: "60"})

@@ -52,7 +52,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path):
 
 
 def test_the_table_has_the_promised_formats():
-    assert list(FORMATS) == ["color", "gray", "png16", "npy", "npz", "exr", "side-by-side", "ply"]
+    assert list(FORMATS) == ["color", "gray", "png16", "npy", "npz", "exr", "side-by-side", "ply", "glb"]
 
 
 def test_no_suffix_ends_with_another():
@@ -203,6 +203,24 @@ def test_ply_without_the_photo_takes_the_color_map(tmp_path):
     np.testing.assert_array_equal(cloud.colors[:, :3], depth.color().reshape(-1, 3))
 
 
+def test_glb_holds_the_points_of_ply_with_y_up_and_linear_colors(tmp_path):
+    depth = Depth(PLANE, "metres", PHOTO, focal_length=40.0)
+    ply = trimesh.load(write(depth, "ply", tmp_path))
+    path = write(depth, "glb", tmp_path)
+    (cloud,) = trimesh.load(path).geometry.values()
+    np.testing.assert_array_equal(cloud.vertices, ply.vertices * [1, -1, -1])
+    data = path.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    gltf = json.loads(data[20 : 20 + length])
+    assert (data[:4], len(data)) == (b"glTF", int.from_bytes(data[8:12], "little"))
+    assert gltf["accessors"][0]["max"] == cloud.vertices.max(0).tolist()
+    assert gltf["accessors"][0]["min"] == cloud.vertices.min(0).tolist()
+    colors = np.frombuffer(data[20 + length + 8 + 12 * PLANE.size :], "<u2").reshape(-1, 4) / 65535
+    srgb = PHOTO.reshape(-1, 3) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)  # IEC 61966-2-1
+    np.testing.assert_allclose(colors, np.concatenate([linear, np.ones((len(linear), 1))], 1), atol=1e-5)
+
+
 def test_ply_of_disparity_warns_in_one_line_and_keeps_the_order(tmp_path):
     path = tmp_path / "a.ply"
     with pytest.warns(UserWarning, match="no scale and no shift") as caught:
@@ -226,8 +244,9 @@ def test_ply_leaves_out_what_flies_between_surfaces_unless_told_to_keep_it(tmp_p
 
 def test_ply_needs_a_focal_length(tmp_path):
     advice = "give focal_length (--focal-length, pixels of the photo) or fov (--fov, degrees"
-    with pytest.raises(Dav2Error, match=re.escape(advice)):
-        Depth(METRES.values, "metres", PHOTO).save(tmp_path / "a.ply")
+    for name in ("a.ply", "a.glb"):
+        with pytest.raises(Dav2Error, match=re.escape(advice)):
+            Depth(METRES.values, "metres", PHOTO).save(tmp_path / name)
     with pytest.raises(Dav2Error, match="no finite positive value"):
         Depth(np.zeros((2, 2)), "metres").save(tmp_path / "a.ply", fov=60)
     assert list(tmp_path.iterdir()) == []
@@ -260,6 +279,21 @@ def test_other_files_are_not_taken_for_depth(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(Dav2Error, match="damaged or unreadable"):
         Depth.load(tmp_path / "objects.npy", unit="metres")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_names_may_hold_bytes_that_are_no_characters(name, tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff\xfe")
+    folder.mkdir()
+    assert write(METRES, name, folder).stat().st_size > 0
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    path = write(METRES, "exr", tmp_path)
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    for call in (lambda: METRES.save(tmp_path / "b.exr"), lambda: Depth.load(path)):
+        with pytest.raises(Dav2Error, match=r"this needs OpenEXR: pip install 'dav2-jax\[exr\]'"):
+            call()
 
 
 @pytest.mark.parametrize("name", FORMATS)

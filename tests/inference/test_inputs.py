@@ -1,12 +1,13 @@
 """What arguments name, and where outputs go: the naming rule, and one line for each argument that gives nothing."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from dav2_jax.inference.formats import FORMATS
-from dav2_jax.inference.inputs import find_inputs
+from dav2_jax.inference.inputs import count_by_extension, find_inputs
 
 
 @pytest.fixture
@@ -197,3 +198,33 @@ def test_a_folder_that_may_not_be_read_is_named(tree, monkeypatch):
     inputs, problems = find_inputs(["photos"])
     assert len(inputs) == 5
     assert problems == ["photos/sub/deep: Permission denied: check the permissions of the folder"]
+
+
+def test_what_is_left_out_is_counted_by_extension(tree, monkeypatch):
+    monkeypatch.setattr("dav2_jax.inference.inputs.photo_extensions", lambda: {".jpg", ".jpeg", ".png", ".webp"})
+    for name in ("photos/x.HEIC", "photos/sub/y.heic", "photos/z.cr2", "photos/clip.mov", "photos/a.jpg.npy",
+                 "photos/a.jpg.png16.png.json", "photos/.DS_Store"):  # fmt: skip
+        (tree / name).touch()
+    for argument in ("photos", "photos/**/*"):
+        left_out = Counter()
+        inputs, problems = find_inputs([argument], left_out=left_out)
+        assert (len(inputs), problems) == (6, [])
+        assert left_out == {".heic": 2, ".cr2": 1, ".mov": 1, ".md": 1, ".h5": 1}
+    text = "2 .heic (pip install 'dav2-jax[heic]'), 1 .cr2, 1 .mov (dav2 video), 1 .h5, 1 .md"
+    assert count_by_extension(left_out) == text
+    for argument, count in (("photos/**/*.heic", ": check it"), ("empty", ": check the path")):
+        (tree / "empty/only.heic").touch()
+        (problem,) = find_inputs([argument])[1]
+        assert f".heic (pip install 'dav2-jax[heic]'){count}" in problem
+
+
+def test_addresses_are_photos_below_their_host(tree):
+    (alone,) = find_inputs(["https://host.org/a/b%20c.jpg?size=2"])[0]
+    assert alone == ("https://host.org/a/b%20c.jpg?size=2", Path("b c.jpg_size=2"))
+    both = ["https://host.org/a/b.jpg", "https://host.org/a/c/b.jpg", "http://host.org/../../b.jpg", "https://h:80/"]
+    (tree / "list.txt").write_text("\n".join(both))
+    inputs, problems = find_inputs(["list.txt"])
+    assert problems == []
+    assert [str(item.path) for item in inputs] == both
+    names = ["host.org/a/b.jpg", "host.org/a/c/b.jpg", "host.org/b.jpg", "h_80/photo"]
+    assert [item.relative.as_posix() for item in inputs] == names

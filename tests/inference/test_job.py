@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,10 @@ def test_a_point_cloud_takes_the_focal_length_of_the_user_before_that_of_the_pho
         depth = luminance(path)
         return Depth(depth.values + 1, "metres", depth.image, focal_length=77.0 if path.name == "a.png" else None)
 
+    for name in ("a.png", "sub/a.png"):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA405] = 28  # FocalLengthIn35mmFilm
+        Image.open(photos / name).save(photos / name, exif=exif)
     report = predict_files(lambda: streamed(with_exif), inputs_of(photos), tmp_path / "out", ["npz", "ply"])
     assert (report.written, report.failed) == (2, 1)
     assert "b.png: a point cloud needs the camera's focal length" in report.failures[0]
@@ -231,6 +236,39 @@ def test_impossible_requests_stop_before_the_first_photo(arguments, message, pho
         predict_files(lambda: streamed(never), inputs_of(photos), tmp_path / "file", ["npy"])
     with pytest.raises(Dav2Error, match=r"file/below: cannot be written \(Not a directory\): choose another --out"):
         predict_files(lambda: streamed(never), inputs_of(photos), tmp_path / "file/below", ["npy"])
+
+
+@pytest.mark.parametrize("name", ["ply", "glb"])
+def test_a_point_cloud_is_refused_before_the_work_where_no_photo_states_a_focal_length(name, photos, tmp_path):
+    (photos / "bad.png").write_bytes(b"no image")
+    message = rf"^{photos / 'a.png'}: a point cloud needs .* \(nor do the other 2\): give focal_length"
+    with pytest.raises(Dav2Error, match=message):
+        predict_files(lambda: pytest.fail("loaded"), inputs_of(photos), tmp_path / "out", ["npy", name])
+    assert not (tmp_path / "out").exists()
+
+
+def test_notes_on_photos_are_lines_and_the_rest_is_summed_up(photos, tmp_path, capsys):
+    def odd(path):
+        depth = luminance(path)
+        return Depth(depth.values + 1, "metres", depth.image, focal_length=300.0, notes=("it is cut short",))
+
+    left_out = Counter({".cr2": 2})
+    report = predict_files(
+        lambda: streamed(odd), inputs_of(photos), tmp_path / "out", ["npz"], focal_length=18, left_out=left_out
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "cut short" in line] == [
+        f"{photos / name}: note: it is cut short" for name in ("a.png", "b.png", "sub/a.png")
+    ]
+    assert len([line for line in lines if "18 pixels is far from the 300" in line]) == 1  # as true of the others
+    assert str(report).splitlines() == [f"3 written, 0 skipped, 0 failed; outputs are in {tmp_path / 'out'}",
+                                        "left out: 2 .cr2"]  # fmt: skip
+
+
+def test_a_missing_package_stops_before_the_first_photo(photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(Dav2Error, match=r"this needs OpenEXR: pip install 'dav2-jax\[exr\]'"):
+        predict_files(lambda: pytest.fail("loaded"), inputs_of(photos), tmp_path / "out", ["exr"])
 
 
 def test_an_output_folder_blocked_by_a_file_fails_its_photos_only(photos, tmp_path):

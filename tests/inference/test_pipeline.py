@@ -84,6 +84,33 @@ def test_only_a_window_of_items_is_alive(batch_size):
     stream.close()
 
 
+@pytest.mark.parametrize(("workers", "limit"), [(2, 2e9), (6, 4e9)])
+@pytest.mark.parametrize("size", [1e8, 4e8, 1.7e9, 9e9])
+def test_memory_is_bounded_by_bytes_and_a_photo_larger_than_all_goes_alone(size, workers, limit):
+    alive, working, most = [], [], 0
+
+    def prepare(item):
+        nonlocal most
+        working.append(item)
+        most = max(most, size / 2 * (len(alive) + len(working)))
+        time.sleep(0.001)
+        working.remove(item)
+        return prepared(item)
+
+    def taken():
+        for item in range(1, 25):
+            alive.append(item)
+            yield item
+
+    calls = forward_that_records([], 1)
+    for outcome in run(taken(), prepare, calls, finished, workers=workers, size=lambda item: size):
+        assert outcome.error is None
+        alive.remove(outcome.item)
+    # One item is taken from the iterator, and not read, before it is known whether there is room for it.
+    assert most <= max(limit, size) + size / 2
+    assert most >= min(size, limit / 2)
+
+
 def test_an_error_is_of_its_own_item():
     def fails_on_two(size):
         if size == 2:

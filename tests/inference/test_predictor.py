@@ -1,8 +1,10 @@
 """`Model`: photos of any kind in, `Depth` out, alone or in batches, and the pure function beside it."""
 
+import io
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import seeded
@@ -37,9 +39,9 @@ def test_paths_images_arrays_and_lists(model, photo, tmp_path):
         np.testing.assert_array_equal(depth, alone)
     with pytest.raises(Dav2Error, match=r"nothing\.png: no such file"):
         model.predict(tmp_path / "nothing.png")
-    for wrong in (tmp_path / "nothing.png", tmp_path / "photo.png"):
+    for wrong, size in ((tmp_path / "nothing.png", 28), (tmp_path / "photo.png", 14 * 300)):
         with pytest.raises(Dav2Error) as caught:
-            model.predict(wrong, input_size=5)
+            model.predict(wrong, input_size=size)
         assert str(caught.value).startswith(f"{wrong}: ")
         assert str(caught.value).count(wrong.name) == 1
     with pytest.raises(Dav2Error, match=r"photo\.png: 300 x 200 = 60,000 pixels are over"):
@@ -168,3 +170,72 @@ def test_parameters_of_bfloat16_programs_are_cast_once(tiny, photos):
     depth = model.predict(photos[0], input_size=42)
     net = jax.jit(model.fn)(model.params, preprocess(photos[0], 42)[None])
     np.testing.assert_array_equal(depth, postprocess(net[0], *SIZES[0]))
+
+
+def test_bytes_and_open_files(model, photo, tmp_path):
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    data = (tmp_path / "photo.png").read_bytes()
+    alone = np.asarray(model.predict(photo, input_size=28))
+    with (tmp_path / "photo.png").open("rb") as file:
+        for one in (data, bytearray(data), io.BytesIO(data), file):
+            np.testing.assert_array_equal(model.predict(one, input_size=28), alone)
+    np.testing.assert_array_equal(model.predict([data, io.BytesIO(data)], input_size=28), [alone, alone])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resize": "phto"}, r"resize is 'phto': use 'photo' or 'network' \(did you mean photo\?\)"),
+        ({"resize": None}, "resize is None: use 'photo' or 'network'"),
+        ({"input_size": "518"}, "is '518': give a whole number"),
+        ({"input_size": 13}, "give at least 14"),
+        ({"batch_size": 1.5}, "is 1.5: give a whole number"),
+        ({"max_pixels": "many"}, "is 'many': give a number of pixels"),
+        ({"tiles": "some"}, "is some: give 'auto' or a number"),
+        ({"tiles": 2, "resize": "network"}, "leave out resize='network'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_a_photo_is_read(options, message, model, photo):
+    for photos in ("nothing.jpg", ["nothing.jpg"], iter(["nothing.jpg"])):
+        with pytest.raises(Dav2Error, match=message):
+            model.predict(photos, **options)
+    if set(options) <= {"input_size", "resize"}:
+        with pytest.raises(Dav2Error, match=message):
+            model.predict_batch(photo[None], **options)
+
+
+def test_what_is_odd_about_a_photo_is_a_warning_and_a_note(model, photo, tmp_path):
+    data = io.BytesIO()
+    Image.fromarray(photo).save(data, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(data.getvalue()[:-8])
+    with pytest.warns(UserWarning, match=rf"^{tmp_path / 'cut.jpg'}: the file is cut short") as caught:
+        depth = model.predict(tmp_path / "cut.jpg", input_size=28)
+    assert caught[0].filename == __file__
+    assert [note.split(":")[0] for note in depth.notes] == ["the file is cut short"]
+    (outcome,) = model.stream([tmp_path / "cut.jpg"], input_size=28)  # which has no caller to warn
+    assert outcome.value.notes == depth.notes
+
+
+def test_tiles_of_one_photo_of_a_list_and_of_an_iterable(model, photo):
+    alone = model.predict(photo, input_size=42, tiles=2)
+    assert alone.shape == photo.shape[:2]
+    assert np.abs(alone.values - model.predict(photo, input_size=42).values).max() > 1e-4
+    for depth in (
+        *model.predict([photo], input_size=42, tiles=2),
+        *model.predict(iter([photo]), input_size=42, tiles=2),
+    ):
+        np.testing.assert_array_equal(depth.values, alone.values)
+
+
+def test_depth_in_jax(model, photo):
+    """As an argument of jit, beside arrays, and differentiated."""
+    depth = model.predict(photo, input_size=28)
+    expected = depth.values.mean(dtype=np.float64)
+    assert float(jnp.mean(depth)) == pytest.approx(expected, rel=1e-5)
+    assert float(jax.jit(lambda d: (2 * d).mean())(depth)) == pytest.approx(2 * expected, rel=1e-5)
+    for result in (jnp.ones(depth.shape) + depth, depth + jnp.ones(depth.shape)):
+        assert isinstance(result, jax.Array)
+        np.testing.assert_array_equal(result, depth.values + 1)
+    doubled = jax.tree.map(lambda values: 2 * values, depth)
+    assert (type(doubled), doubled.unit) == (type(depth), "disparity")
+    np.testing.assert_array_equal(jax.grad(lambda d: jnp.sum(d * d))(depth).values, 2 * depth.values)

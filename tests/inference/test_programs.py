@@ -11,7 +11,7 @@ from PIL import Image
 
 from dav2_jax.inference.programs import keep_programs
 
-PROGRAM = "import sys; from dav2_jax.cli import main; sys.exit(main())"
+PROGRAM = "import sys; from dav2_jax.cli.main import main; sys.exit(main())"
 
 
 def test_programs_are_kept_for_the_next_process(tmp_path):
@@ -29,6 +29,8 @@ def test_programs_are_kept_for_the_next_process(tmp_path):
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stderr.count("\n") == 1  # the license; a kept program is loaded without a word
+        assert ("for compiling (programs: 1)" in done.stdout) == (not results)
+        assert " s on CPU" in done.stdout
         kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache/programs").glob("jit_apply-*-cache")}
         results.append((kept, np.load(tmp_path / "depth/in.png.npy")))
     (kept, depth), (kept_again, depth_again) = results
