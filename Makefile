@@ -1,18 +1,22 @@
 # make demo    install into .venv and predict the bundled picture
-# make test    install what the tests need and run them
-# make nano    train the model that comes along, from scratch: hours; stopped, it goes on
+# make check   install what the tests need; lint and the fast tests, under three minutes
+# make test    the same and all other tests
+# make nano    train a model like the one in the package, from scratch: hours; stopped, it goes on
 # A fresh machine needs Python 3.11 or newer with venv, and a package index. PYTHON=python3.12 picks another one.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint nano clean
+.PHONY: demo check test lint nano clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/dav2 predict dav2_jax/assets/room.jpg --model nano --out demo --format color side-by-side
 	@echo "The picture: $(CURDIR)/demo/room.jpg.side-by-side.png"
 	@echo "nano is small and comes along. The real model, with network: $(BIN)/dav2 predict YOUR_PHOTO"
+
+check: $(VENV)/test.stamp lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -29,13 +33,9 @@ nano: $(VENV)/test.stamp
 	$(BIN)/dav2 data prepare 'procedural?count=1500&seed=4&height=252&width=336&style=worn' scenes/worn
 	$(BIN)/dav2 data prepare 'procedural?count=256&seed=7001&height=252&width=336' scenes/held-out
 	$(BIN)/dav2 train nano --out runs/nano-70
-	$(BIN)/dav2 train nano --out runs/nano-98 --weights runs/nano-70 --size 98 --steps 2500 --warmup 100 \
-		--encoder-lr 7e-4 --validate-every 500
-	$(BIN)/dav2 train nano --out runs/nano-182 --weights runs/nano-98 --loss aligned --size 182 --steps 3000 \
-		--schedule constant --warmup 60 --encoder-lr 8e-4 --ema 0.9975 --validate-every 500
-	$(BIN)/dav2 train nano --out runs/nano-252 --weights runs/nano-182 --loss aligned --gradient-weight 1 --size 252 \
-		--width 336 --heights 252 126 252 168 252 210 --steps 2200 --schedule linear --warmup 40 --encoder-lr 8e-4 \
-		--ema 0.996 --validate-every 400
+	$(BIN)/dav2 train nano_98 --out runs/nano-98
+	$(BIN)/dav2 train nano_182 --out runs/nano-182
+	$(BIN)/dav2 train nano_252 --out runs/nano-252
 	$(BIN)/dav2 convert runs/nano-252 dav2_jax/assets/nano.ckpt --dtype float16 --license Apache-2.0 --overwrite
 
 clean:

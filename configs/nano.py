@@ -1,11 +1,10 @@
-"""The model that comes with this package: relative depth from scratch, on nothing but procedural scenes.
+"""nano, stage 1 of 4: relative depth from scratch, on nothing but procedural scenes, at 70 pixels.
 
-    make nano       # makes the scenes and trains: by estimate five hours on two cores; stopped, it goes on
+    make nano       # makes the scenes and trains all stages: by estimate five hours on two cores; stopped, it goes on
 
-The Makefile has its commands: 17,500 scenes, drawn once, because a network this small learns faster than a CPU draws;
-then this recipe, with images of 70 pixels; a while with 98; with 182 and the loss `aligned`; and with whole images of
-four sizes, up to 252 x 336. Most of what there is to learn is learnt from small images, at a fraction of the cost. The
-scenes take 12 GB of memory (`cache`). What came of it: dav2_jax/assets/nano.md.
+17,500 scenes are drawn once, because a network this small learns faster than a CPU draws. Most of what there is to learn
+is learnt from small images, at a fraction of the cost: 70 pixels here, then nano_98, nano_182 and nano_252. The scenes
+take 12 GB of memory (`cache`). Result: dav2_jax/assets/nano.md.
 """
 
 from dav2_jax.training.recipe import Recipe
