@@ -2,8 +2,8 @@
 
     make nano       # makes the scenes and trains all stages: by estimate five hours on two cores; stopped, it goes on
 
-17,500 scenes are drawn once, because a network this small learns faster than a CPU draws. Most of what there is to learn
-is learnt from small images, at a fraction of the cost: 70 pixels here, then nano_98, nano_182 and nano_252. The scenes
+17,500 scenes are drawn once, because a network this small learns faster than a CPU draws. Most of what can be learnt
+comes from small images, at a fraction of the cost: 70 pixels here, then nano_98, nano_182 and nano_252. The scenes
 take 12 GB of memory (`cache`). Result: dav2_jax/assets/nano.md.
 """
 
