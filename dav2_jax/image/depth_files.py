@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from dav2_jax.errors import Dav2Error
 from dav2_jax.image import exr
-from dav2_jax.image.depth_metadata import Metadata, metadata, npy_header
+from dav2_jax.image.depth_metadata import Metadata, metadata, npy_header, npy_values
 from dav2_jax.image.read import MAX_PIXELS
 
 
@@ -70,8 +71,9 @@ def read_mask(path: Path) -> np.ndarray:
 
     with _named(path):
         if path.suffix.lower() == ".npy":
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-            return np.asarray(_two_axes(values.view(np.uint8) if values.dtype == np.bool_ else values)) != 0
+            with path.open("rb") as file:
+                values = _npy(file)
+            return _two_axes(values.view(np.uint8) if values.dtype == np.bool_ else values) != 0
         with Image.open(path) as image:
             _check_size(*image.size[::-1])
             if len(image.getbands()) > 1:
@@ -81,10 +83,8 @@ def read_mask(path: Path) -> np.ndarray:
 
 def read_npy(path: Path) -> np.ndarray:
     """The array as stored, without axes of length 1 at the end. Objects, which could run code, are refused."""
-    with _named(path):
-        # Mapped first: a header that promises more than the file holds fails here.
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-        return np.array(_two_axes(values))
+    with _named(path), path.open("rb") as file:
+        return _two_axes(_npy(file)).copy()
 
 
 def read_npz(path: Path, name: str = "depth") -> np.ndarray:
@@ -95,12 +95,11 @@ def read_npz(path: Path, name: str = "depth") -> np.ndarray:
         if entry not in entries:
             raise Dav2Error(f'has no array "{name}": it has {", ".join(Path(one).stem for one in entries)}')
         with archive.open(entry) as file:
-            shape, dtype = npy_header(file)
-            if dtype.kind not in "fiu":
-                raise Dav2Error(f"holds {dtype} {list(shape)}, not numbers [H, W]")
-            _check_size(math.prod(shape[:1]), math.prod(shape[1:]))
-        with archive.open(entry) as file:
-            return _two_axes(np.lib.format.read_array(file, allow_pickle=False))
+            header = npy_header(file)
+            if header.dtype.kind not in "fiu":
+                raise Dav2Error(f"holds {header.dtype} {list(header.shape)}, not numbers [H, W]")
+            _check_size(math.prod(header.shape[:1]), math.prod(header.shape[1:]))
+            return _two_axes(npy_values(file, header)).copy()
 
 
 def read_exr(path: Path, channel: str | None = None, *, color: str | None = None) -> np.ndarray:
@@ -217,6 +216,15 @@ def _raw(data: bytes, height: int, width: int, dtype: str, channels: int = 1) ->
     if len(data) != wanted:
         raise Dav2Error(f"{len(data):,} bytes of values where {width} x {height} need {wanted:,}: is it whole?")
     return np.frombuffer(data, dtype).reshape(height, width, channels)[..., 0]
+
+
+def _npy(file: IO[bytes]) -> np.ndarray:
+    """Read-only. Raises ValueError where the header promises more than the file holds, before that is allocated."""
+    header = npy_header(file)
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if math.prod(header.shape) * header.dtype.itemsize > left:
+        raise ValueError(f"{left:,} bytes of values are fewer than {header.dtype} {list(header.shape)}")
+    return npy_values(file, header)
 
 
 def _two_axes(values: np.ndarray) -> np.ndarray:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from dav2_jax.image import exr
 
 _UNITS = ("metres", "disparity")
 _MAX_BYTES = 10_000  # of a .json beside a PNG, or of a value in an .npz
+_PARSER = threading.Lock()  # NumPy parses headers by `ast`, which in CPython 3.11 two threads may not do at once
 _EXR_NAMES = {"unit": "unit", "focalLength": "focal_length", "maxDepth": "max_depth"}
 
 
@@ -56,12 +58,29 @@ def metadata(path: Path) -> Metadata:
     return Metadata(unit, **numbers, orientation=orientation)
 
 
-def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array in NumPy's format, from an open file, before anything is allocated for it."""
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
-    return shape, dtype
+class ArrayHeader(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
+def npy_header(file: IO[bytes]) -> ArrayHeader:
+    """The header of an array in NumPy's format, from an open file, before anything is allocated for the array."""
+    with _PARSER:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return ArrayHeader(*read_header(file))
+
+
+def npy_values(file: IO[bytes], header: ArrayHeader) -> np.ndarray:
+    """The array behind its header, read-only. Raises ValueError for objects, which could run code, and a short file."""
+    if header.dtype.hasobject:
+        raise ValueError("objects, not numbers")
+    size = math.prod(header.shape) * header.dtype.itemsize
+    data = file.read(size)
+    if len(data) != size:
+        raise ValueError(f"{len(data):,} bytes of values where {size:,} are needed")
+    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
 def _png(path: Path) -> dict[str, Any]:
@@ -94,11 +113,10 @@ def _scalar(archive: zipfile.ZipFile, entry: str) -> Any:
     if archive.getinfo(entry).file_size > _MAX_BYTES:
         return None
     with archive.open(entry) as file:
-        shape, dtype = npy_header(file)
-    if math.prod(shape) != 1 or dtype.itemsize > _MAX_BYTES:
-        return None
-    with archive.open(entry) as file:
-        return np.lib.format.read_array(file, allow_pickle=False).item()
+        header = npy_header(file)
+        if math.prod(header.shape) != 1 or header.dtype.itemsize > _MAX_BYTES:
+            return None
+        return npy_values(file, header).item()
 
 
 def _exr(path: Path) -> dict[str, Any]:
