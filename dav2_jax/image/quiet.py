@@ -12,8 +12,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 
-from PIL import Image
-
 _LOCK = threading.RLock()
 
 
@@ -24,6 +22,8 @@ def quiet_pillow(max_pixels: int = 0) -> Iterator[None]:
     For headers and metadata; decoding, which takes the time, is left outside. Pillow only warns up to twice its limit,
     so the limit itself is touched only where the caller allows more than that.
     """
+    from PIL import Image
+
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit = Image.MAX_IMAGE_PIXELS

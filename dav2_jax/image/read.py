@@ -22,6 +22,7 @@ from dav2_jax.errors import Dav2Error
 from dav2_jax.image import kinds, tiff
 from dav2_jax.image.fetch import download, is_url, read_open_file
 from dav2_jax.image.quiet import quiet_pillow
+from dav2_jax.image.repair import PNG, core_of_png, exif_of_png, what_is_missing, with_an_end
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it suspects a decompression bomb
 
@@ -37,10 +38,6 @@ _UPRIGHT = {  # EXIF orientation -> what makes the photo upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TOO_MUCH = 7 / 8  # of the rows of a photo to be missing
-_END_OF_JPEG = b"\xff\xd9"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_CORE_OF_PNG = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _ROWS = 256  # at a time, of what is copied from Pillow
 
 
@@ -144,19 +141,8 @@ def _header(file: BinaryIO, max_pixels: int) -> Header:
         image = Image.open(file)
     width, height = image.size
     if image.format == "PNG" and "exif" not in image.info:
-        image.info["exif"] = _exif_of_png(file)
+        image.info["exif"] = exif_of_png(file)
     return Header(height, width, _exif(image, []))
-
-
-def _exif_of_png(file: BinaryIO) -> bytes:
-    """The EXIF data of a PNG file, which may come after its pixels (Pillow writes them there); b"" without any."""
-    file.seek(len(_PNG))
-    while len(start := file.read(8)) == 8:
-        length = int.from_bytes(start[:4])
-        if start[4:] == b"eXIf":
-            return b"Exif\0\0" + file.read(length)
-        file.seek(length + 4, os.SEEK_CUR)  # 4: the checksum
-    return b""
 
 
 @functools.cache
@@ -192,7 +178,7 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int, tolerant: bool) -> Ph
     try:
         if page is not first:
             return _from_page(file, page, max_pixels, tolerant)
-        if head.startswith(_PNG):
+        if head.startswith(PNG):
             return _from_png(file, max_pixels, tolerant)
         return _from_opened(file, max_pixels, tolerant)
     except Image.UnidentifiedImageError as error:
@@ -215,7 +201,7 @@ def _from_png(file: BinaryIO, max_pixels: int, tolerant: bool) -> Photo:
         raise
     except Exception:  # which types a damaged file gives differs by chunk
         file.seek(0)
-        photo = _from_opened(io.BytesIO(_core_of_png(file.read())), max_pixels, tolerant)
+        photo = _from_opened(io.BytesIO(core_of_png(file.read())), max_pixels, tolerant)
         return photo._replace(notes=("its metadata are damaged and were ignored", *photo.notes))
 
 
@@ -288,8 +274,8 @@ def _decode(image: Image.Image, max_pixels: int, tolerant: bool, exif: Image.Exi
         is_cut_jpeg = image.format in ("JPEG", "MPO") and "truncated" in str(error) and image.fp is not None
         if not (tolerant and is_cut_jpeg):
             raise
-        image = _with_an_end(image, max_pixels)
-        notes.append(_what_is_missing(image))
+        image = with_an_end(image, max_pixels)
+        notes.append(what_is_missing(image))
     exif = _exif(image, notes) if exif is None else exif
     rgb = _to_rgb(image, samples, notes)
     orientation = exif.get(ExifTags.Base.Orientation)
@@ -302,40 +288,6 @@ def _decode(image: Image.Image, max_pixels: int, tolerant: bool, exif: Image.Exi
                 "taken as it is: if it is not upright, PIL.ImageOps.exif_transpose turns it"
             )
     return Photo(_to_array(rgb), exif, tuple(notes))
-
-
-def _with_an_end(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
-    """A JPEG image that is cut short, read as far as it goes: what is missing is gray, as in OpenCV."""
-    image.fp.seek(0)
-    with quiet_pillow(max_pixels):
-        whole = Image.open(io.BytesIO(image.fp.read() + _END_OF_JPEG))
-    whole.load()
-    return whole
-
-
-def _what_is_missing(image: Image.Image) -> str:
-    """The note on a JPEG that was cut short. Raises Dav2Error where hardly anything of it is left."""
-    rows = 0
-    pixels = np.asarray(image.convert("L"))
-    for row in pixels[::-1]:
-        if not (row == 128).all():
-            break
-        rows += 1
-    if rows >= _TOO_MUCH * len(pixels):
-        raise Dav2Error(f"damaged or unreadable image ({rows} of its {len(pixels)} rows are missing): check the file")
-    share = f", and its last {rows} of {len(pixels)} rows are missing (gray)" if rows else ""
-    return f"the file is cut short{share}: get it again if you can"
-
-
-def _core_of_png(data: bytes) -> bytes:
-    """A PNG file without the chunks that are not needed for its pixels: profiles, text, EXIF."""
-    kept, at = [data[:8]], 8
-    while at + 8 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4])
-        if data[at + 4 : at + 8] in _CORE_OF_PNG:
-            kept.append(data[at:end])
-        at = end
-    return b"".join(kept)
 
 
 class _Samples(NamedTuple):

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import io
 import os
 import re
 import signal
@@ -58,7 +59,7 @@ def model(monkeypatch):
     calls = []
 
     class Luminance:
-        programs = "of which 0.0 s for compiling"
+        programs = "on CPU, of which 0.1 s for compiling (programs: 1)"
 
         def predict(self, photos, **options):
             inspect.signature(Model.predict).bind(self, photos, **options)
@@ -87,7 +88,7 @@ def model(monkeypatch):
     return calls
 
 
-DEFAULTS = {"input_size": None, "max_pixels": 178_956_970, "resize": "photo", "batch_size": None}
+DEFAULTS = {"input_size": None, "max_pixels": 178_956_970, "resize": "photo", "batch_size": None, "tiles": None}
 
 
 def run(line):
@@ -109,7 +110,8 @@ def test_predict_with_defaults(model, capsys):
     ]
     assert [path.name for path in Path("depth").iterdir()] == ["photo.png.color.png"]
     assert re.fullmatch(
-        r"1 written, 0 skipped, 0 failed; outputs are in depth\n\d+\.\d s, of which 0\.0 s for compiling\n",
+        r"1 written, 0 skipped, 0 failed; outputs are in depth\n"
+        r"\d+\.\d s on CPU, of which 0\.1 s for compiling \(programs: 1\)\n",
         capsys.readouterr().out,
     )
 
@@ -121,7 +123,11 @@ def test_predict_passes_every_flag_on(model):
     assert run(f"predict in --out o --format npz ply --fov 90 {sizes} {weights}") == 0
     assert model == [
         ("load", "m.pth", {"dtype": "bfloat16", "kind": "metric", "max_depth": 20.0, "taps": "v1"}),
-        ("predict", "a.png", {"input_size": 266, "max_pixels": 1000, "resize": "network", "batch_size": 4}),
+        (
+            "predict",
+            "a.png",
+            {"input_size": 266, "max_pixels": 1000, "resize": "network", "batch_size": 4, "tiles": None},
+        ),
     ]
     assert {path.name for path in Path("o").iterdir()} == {"a.png.npz", "a.png.ply"}
     assert Depth.load("o/a.png.npz").focal_length == pytest.approx(6.0)
@@ -133,13 +139,10 @@ def test_predict_passes_every_flag_on(model):
 
 
 @pytest.mark.parametrize(("value", "tiles"), [("3", 3), ("auto", "auto")])
-def test_predict_in_tiles(model, monkeypatch, value, tiles):
+def test_predict_in_tiles(model, value, tiles):
     write_photo("photo.png")
-    calls = record(monkeypatch, "dav2_jax.inference.tiles", "predict_tiled", Depth(np.ones((8, 12)), "disparity"))
     assert run(f"predict photo.png --tiles {value} --input-size 266") == 0
-    assert [(call["photo"].name, call["tiles"], call["input_size"]) for call in calls] == [("photo.png", tiles, 266)]
-    calls[0]["predict"](["photo.png"])  # the model, with its options
-    assert model[-1] == ("predict", ["photo.png"], DEFAULTS | {"input_size": 266})
+    assert model[-1] == ("predict", "photo.png", DEFAULTS | {"input_size": 266, "tiles": tiles})
     model.clear()
     assert run("predict photo.png --tiles 0") == 2
     assert run("predict photo.png --tiles 2 --resize network") == 2
@@ -147,24 +150,56 @@ def test_predict_in_tiles(model, monkeypatch, value, tiles):
     assert model == []
 
 
-def test_the_exit_code_of_predict_counts_failures(model, capsys):
+def test_photos_that_fail_are_exit_code_1_and_2_is_a_wrong_command_line(model, capsys):
     write_photo("good.png")
     Path("bad.png").write_bytes(b"no image")
-    assert cli.main(["predict", "good.png", "bad.png", "missing.png"]) == 2
+    Path("clip.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(20))
+    assert cli.main(["predict", "good.png", "bad.png", "clip.mp4", "missing.png"]) == 1
     shown = capsys.readouterr()
-    assert (
-        shown.err
-        == "missing.png: no such file or folder: check the path\nbad.png: not an image that Pillow can read (8 bytes)\n"
-    )
-    assert shown.out.splitlines()[0] == "1 written, 0 skipped, 2 failed; outputs are in depth"
-    assert cli.main(["predict", "good.png", *(f"{n}.png" for n in range(300))]) == 125
-
-
-def test_predict_without_a_photo_loads_no_model(model, capsys):
-    assert cli.main(["predict", "missing.png"]) == 1
+    assert shown.err.splitlines() == [
+        "missing.png: no such file or folder: check the path",
+        "bad.png: not an image that Pillow can read (8 bytes)",
+        "clip.mp4: is a video, not a photo: dav2 video clip.mp4 depth.mp4",
+    ]
+    assert shown.out.splitlines()[0] == "1 written, 0 skipped, 3 failed; outputs are in depth"
+    assert cli.main(["predict", *(f"{n}.png" for n in range(2))]) == 1  # not 2
     assert cli.main(["predict"]) == 2
-    assert model == []
     assert "dav2: error: no photo given" in capsys.readouterr().err
+    assert [call for call, *_ in model].count("load") == 1  # none without a photo
+
+
+def test_what_is_left_out_of_a_folder_is_counted_and_fails_nothing(model, capsys):
+    write_photo("in/a.png")
+    for name in ("b.CR2", "c.cr2", "d.exr"):
+        Path("in", name).touch()
+    assert run("predict in") == 0
+    assert "\nleft out: 2 .cr2, 1 .exr\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_cannot_be_printed_are_escaped(encoding, model, monkeypatch):
+    photo, out = os.fsdecode(b"\xff\xc3\xbc.png"), "ü"
+    write_photo(photo)
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert cli.main(["predict", photo, "gone.png", "--out", out, "--format", "npy"]) == 1
+    for stream in streams.values():
+        stream.flush()
+    shown = {name: stream.buffer.getvalue().decode(encoding) for name, stream in streams.items()}
+    assert f"outputs are in {out if encoding == 'utf-8' else chr(92) + 'xfc'}\n" in shown["stdout"]
+    assert shown["stderr"].startswith("gone.png: no such file")
+    assert Path(out, f"{photo}.npy").exists()
+
+
+def test_predict_to_pictures_and_arrays_needs_no_optional_package(model, monkeypatch, capsys):
+    write_photo("photo.png")
+    for package in ("OpenEXR", "matplotlib", "av", "pillow_heif"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert run("predict photo.png --format color gray png16 npy npz side-by-side ply glb --fov 60") == 0
+    capsys.readouterr()
+    assert run("predict photo.png --format exr") == 2
+    assert capsys.readouterr().err == "dav2: error: this needs OpenEXR: pip install 'dav2-jax[exr]'\n"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +269,7 @@ def test_an_error_of_the_user_is_one_line(model, capsys):
         (KeyboardInterrupt(), 130, "dav2: interrupted: "),
         (ZeroDivisionError("by\nzero"), 70, "dav2: unexpected ZeroDivisionError: by: run again with --debug"),
         (ModuleNotFoundError("", name="h5py"), 2, "dav2: error: this needs h5py: pip install 'dav2-jax[train]'"),
+        (ModuleNotFoundError("", name="av"), 2, "dav2: error: this needs av: pip install 'dav2-jax[video]'"),
         (ModuleNotFoundError("No module named 'dav2'", name="dav2"), 70, "dav2: unexpected ModuleNotFoundError: No"),
         (AssertionError(), 70, "dav2: unexpected AssertionError: no message: run again with --debug"),
     ],
@@ -483,7 +519,7 @@ def test_help_of_predict_explains_every_format_and_flag(capsys):
     for flag in flags.split():
         assert f"--{flag} " in shown
     assert "$ dav2 predict photo.jpg" in shown
-    assert "the exit code says how many failed" in shown
+    assert "Exit code: 0 all is well, 1 photos failed, 2 nothing was done" in shown
 
 
 def test_help_gives_every_verb_one_line(capsys):
@@ -491,7 +527,7 @@ def test_help_gives_every_verb_one_line(capsys):
     shown = capsys.readouterr().out
     for verb in ("predict", "video", "convert", "verify", "train", "bench", "models", "data"):
         assert len([line for line in shown.splitlines() if line.startswith(f"  {verb} ")]) == 1
-    for words in ("--debug", "--version", "number of photos that failed (125: that many", "over the tolerance"):
+    for words in ("--debug", "--version", "photos of predict failed", "over the tolerance"):
         assert words in shown
     assert len(shown.splitlines()) <= 22  # a small screen
 

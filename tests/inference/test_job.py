@@ -199,7 +199,7 @@ def test_a_point_cloud_takes_the_focal_length_of_the_user_before_that_of_the_pho
     for name in ("a.png", "sub/a.png"):
         exif = Image.Exif()
         exif.get_ifd(0x8769)[0xA405] = 28  # FocalLengthIn35mmFilm
-        Image.open(photos / name).save(photos / name, exif=exif)
+        Image.open(photos / name).save(photos / name, "JPEG", exif=exif)
     report = predict_files(lambda: streamed(with_exif), inputs_of(photos), tmp_path / "out", ["npz", "ply"])
     assert (report.written, report.failed) == (2, 1)
     assert "b.png: a point cloud needs the camera's focal length" in report.failures[0]
