@@ -1,5 +1,6 @@
 """The C++ kernels for CPUs, against float64 and against XLA's operations, and where which of the two runs."""
 
+import re
 from functools import partial
 
 import jax
@@ -146,9 +147,9 @@ def test_gradient_of_conv_is_made_by_kernels_on_a_cpu_alone():
 def test_a_barrier_is_there_in_gradients_on_a_cpu_alone():
     traced = jax.jit(jax.grad(lambda x: (remat.optimization_barrier(x) ** 3).sum())).trace(X)
     np.testing.assert_allclose(traced.lower().compile()(X), 3 * X**2, rtol=1e-6)
-    assert "dav2_kept" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "dav2_optimization_barrier" in traced.lower(lowering_platforms=("cpu",)).as_text()
     for other in ("tpu", "cuda"):
-        assert "dav2_kept" not in traced.lower(lowering_platforms=(other,)).as_text()
+        assert "dav2_optimization_barrier" not in traced.lower(lowering_platforms=(other,)).as_text()
 
 
 def test_gradient_of_conv_in_bfloat16_and_of_each_image_and_of_a_gradient():
@@ -215,6 +216,60 @@ def test_two_runs_give_the_same_bits():
     first = run()
     for _ in range(5):
         jax.tree.map(np.testing.assert_array_equal, run(), first)
+
+
+TAPS = np.int32([[0, 1], [1, 1], [1, 2]]), np.full((3, 2), 0.5, np.float32)  # from three rows or columns to three
+KERNEL, MAP = normal(3, 3, 8, 4), normal(2, 3, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "operands", "results", "how", "fault"),
+    [
+        ("linear", [(2, 5), (3,), (4,)], [(2, 4)], {"after": 0}, "kernel must be [*, *], not [3]"),
+        ("linear", [(2, 5), (3, 4), (4,)], [(2, 4)], {"after": 0}, "x must be [..., 3], not [2, 5]"),
+        ("linear", [(), (3, 4), (4,)], [(4,)], {"after": 0}, "x must be [..., 3], not []"),
+        ("linear", [(2, 3), (3, 4), (1,)], [(2, 4)], {"after": 0}, "bias must be [4], not [1]"),
+        ("linear", [(2, 3), (3, 4), (4,)], [(2, 3)], {"after": 0}, "the result must be [2, 4], not [2, 3]"),
+        ("linear", [(2, 3), (3, 4), (4,)], [(2, 4)], {"after": 2}, "after must be 0 (nothing) or 1 (GELU), not 2"),
+        ("linear", [(2, 0), (0, 4), (4,)], [(2, 4)], {"after": 0}, "x must have channels"),
+        ("linear_residual", [(2, 3), (1, 4), (3, 4), (4,), (4,)], [(2, 4)], {}, "residual must be [2, 4], not [1, 4]"),
+        ("linear_residual", [(2, 3), (2, 4), (3, 4), (4,), (1,)], [(2, 4)], {}, "gamma must be [4], not [1]"),
+        ("attention", [(5, 12)], [(5, 4), (10000,)], {"heads": 2}, "qkv must be [*, *, *], not [5, 12]"),
+        ("attention", [(1, 5, 12)], [(1, 5, 4), (10000,)], {"heads": 0}, "divided into q, k and v of 0 heads"),
+        ("attention", [(1, 5, 12)], [(1, 5, 4), (10000,)], {"heads": 3}, "divided into q, k and v of 3 heads"),
+        ("attention", [(1, 5, 12)], [(1, 5, 12), (10000,)], {"heads": 2}, "the result must be [1, 5, 4]"),
+        ("attention", [(1, 5, 12)], [(1, 5, 4), (1,)], {"heads": 2}, "scratch must have at least"),
+        ("conv", [MAP, (1,), (3, 3, 7, 4), (4,)], [MAP, (9999,)], {}, "kernel must be [3, 3, 8, *], not [3, 3, 7, 4]"),
+        ("conv", [MAP, (1,), KERNEL, (4,)], [MAP, (9999,)], {}, "the result must be [2, 3, 3, 4], not [2, 3, 3, 8]"),
+        ("conv", [MAP, (1,), KERNEL, (3,)], [(2, 3, 3, 4), (9999,)], {}, "bias must be [4], not [3]"),
+        ("conv", [MAP, (4,), KERNEL, (4,)], [(2, 3, 3, 4), (9999,)], {}, "residual must be [1], not [4]"),
+        ("conv", [MAP, MAP, KERNEL, (4,)], [(2, 3, 3, 4), (9999,)], {}, "residual must be [2, 3, 3, 4]"),
+        ("conv", [MAP, (1,), KERNEL, (4,)], [(2, 3, 3, 4), (9,)], {}, "scratch must have at least"),
+        ("conv", [MAP, (1,), KERNEL, (4,)], [(2, 3, 3, 4), (9999,)], {"stride": 0}, "stride must be positive, not 0"),
+        ("conv_resized", [MAP, TAPS[0] - 1, TAPS[1], *TAPS], [], {}, "rows must be from 0 to 2, not -1"),
+        ("conv_resized", [MAP, *TAPS, TAPS[0] + 1, TAPS[1]], [], {}, "columns must be from 0 to 2, not 3"),
+        ("conv_resized", [MAP, *TAPS, TAPS[0][:2], TAPS[1]], [], {}, "columns must be [2, 2], not [3, 2]"),
+        ("conv_resized", [MAP, *TAPS, *TAPS, KERNEL, (4,), (4,)], [], {}, "last must be [1], not [4]"),
+        ("conv_kernel_gradient", [MAP, (2, 3, 4, 5)], [(3, 3, 8, 5), (9999,)], {}, "g must be [2, 3, 3, *]"),
+        ("conv_kernel_gradient", [MAP, MAP], [(3, 3, 8, 7), (9999,)], {}, "the result must be [3, 3, 8, 8]"),
+        ("conv_kernel_gradient", [MAP, MAP], [(3, 3, 8, 8), (9,)], {}, "scratch must have at least"),
+        ("layer_norm", [(2, 32), (16,), (16,)], [(2, 32)], {}, "x must be [..., 16], not [2, 32]"),
+        ("layer_norm", [(2, 32), (32,), (1,)], [(2, 32)], {}, "bias must be [32], not [1]"),
+        ("layer_norm", [(2, 33), (33,), (33,)], [(2, 33)], {}, "the width must be a multiple of"),
+        ("optimization_barrier", [(2, 3)], [(3, 2)], {}, "the result must be [2, 3], not [3, 2]"),
+    ],
+)
+def test_a_kernel_refuses_operands_of_other_shapes(kernel, operands, results, how, fault):
+    defaults = {"conv": {"stride": 1, "relu": False}, "layer_norm": {"eps": 1e-6}}.get(kernel, {})
+    if kernel == "conv_resized":
+        operands, results = [*operands, KERNEL, (4,), (1,)][:8], [(2, 3, 3, 4), (9999,)]
+    of_shape = lambda one: np.zeros(one, np.float32) if isinstance(one, tuple) else one  # noqa: E731
+    how = {key: {int: np.int32, float: np.float32, bool: np.bool_}[type(v)](v) for key, v in (defaults | how).items()}
+    call = jax.ffi.ffi_call(
+        f"dav2_{kernel}", [jax.ShapeDtypeStruct(np.shape(of_shape(one)), np.float32) for one in results]
+    )
+    with pytest.raises(jax.errors.JaxRuntimeError, match=f"INVALID_ARGUMENT.*dav2_{kernel}: .*{re.escape(fault)}"):
+        jax.block_until_ready(call(*map(of_shape, operands), **how))
 
 
 # Where which runs. `shifted` is 3 more than the function it stands for, to tell.

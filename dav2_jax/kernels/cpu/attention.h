@@ -14,16 +14,20 @@ inline size_t block_of_keys(size_t n) { return round_up(even_part(n, kKeys), kCo
 
 // Packed keys and values of one head: [padded keys] * channels floats each.
 inline size_t packed_floats(size_t n, size_t channels) {
-  const size_t block = block_of_keys(n);
-  return round_up(n, block) * (channels + round_up(channels, kColumns));
+  return saturating_product(round_up(n, block_of_keys(n)), channels + round_up(channels, kColumns));
 }
 
-// qkv[batch, n, 3 * heads * channels] -> out[batch, n, heads * channels]; packed: room for all heads of one image.
+// Floats of scratch for one image; 0 where there is nothing to compute.
+inline size_t attention_scratch(size_t n, size_t heads, size_t channels) {
+  return n == 0 ? 0 : saturating_product(heads, packed_floats(n, channels));
+}
+
+// qkv[batch, n, 3 * heads * channels] -> out[batch, n, heads * channels]; packed: attention_scratch floats.
 inline void attention(xla::ffi::ThreadPool& pool, const float* qkv, float* out, float* packed, size_t batch, size_t n,
                       size_t heads, size_t channels) {
   const size_t width = heads * channels, stride = 3 * width, wide = round_up(channels, kColumns);
   const size_t block = block_of_keys(n), padded = round_up(n, block), blocks = padded / block;
-  const size_t room = packed_floats(n, channels);
+  const size_t head_floats = packed_floats(n, channels);
   const size_t query_blocks = (n + kQueries - 1) / kQueries;
   const float scale = 1 / std::sqrt(static_cast<float>(channels));
   constexpr float kLog2E = 1.44269504f;  // powers of two are taken in place of those of e
@@ -33,8 +37,8 @@ inline void attention(xla::ffi::ThreadPool& pool, const float* qkv, float* out, 
       const size_t head = task / blocks, first = task % blocks * block;
       const float* k = qkv + width + head * channels;
       const float* v = k + width;
-      float* keys = packed + head * room + first * channels;
-      float* values = packed + head * room + padded * channels + first * wide;
+      float* keys = packed + head * head_floats + first * channels;
+      float* values = packed + head * head_floats + padded * channels + first * wide;
       const size_t count = first < n ? std::min(block, n - first) : 0;
       for (size_t j = 0; j < block; j++) {
         float* column = keys + j / kColumns * kColumns * channels + j % kColumns;
@@ -51,7 +55,7 @@ inline void attention(xla::ffi::ThreadPool& pool, const float* qkv, float* out, 
     parallel(pool, heads * query_blocks, [&](size_t task) {
       const size_t head = task / query_blocks, first = task % query_blocks * kQueries;
       const size_t count = std::min(kQueries, n - first);
-      float* q = scratch<0>(kQueries * (channels + wide + block + 2));
+      float* q = thread_scratch<0>(saturating_product(kQueries, channels + wide + block + 2));
       float* mixed = q + kQueries * channels;
       float* scores = mixed + kQueries * wide;
       float* highest = scores + kQueries * block;
@@ -64,8 +68,8 @@ inline void attention(xla::ffi::ThreadPool& pool, const float* qkv, float* out, 
       }
       for (size_t b = 0; b < blocks; b++) {
         const size_t some = std::min(block, n - b * block);
-        const float* keys = packed + head * room + b * block * channels;
-        const float* values = packed + head * room + padded * channels + b * block * wide;
+        const float* keys = packed + head * head_floats + b * block * channels;
+        const float* values = packed + head * head_floats + padded * channels + b * block * wide;
         multiply(q, channels, count, keys, channels, channels, round_up(some, kColumns), scores, block, false);
         for (size_t i = 0; i < count; i++) {
           float* row = scores + i * block;

@@ -11,18 +11,31 @@ void multiply_transposed(const float* x, size_t x_stride, const float* g, size_t
   multiply_tile<R>(x, 1, x_stride, g, g_stride, sum, sum_stride, depth, true);
 }
 
-// x[batch, height, width, in], g[batch, height, width, out] -> [3, 3, in, out]. `parts` is how many sums are taken
-// apart and then added up in order, so the result does not depend on the threads; sums: [parts, 9 * in, columns],
-// where columns is `out` rounded up to kColumns.
+// How many partial sums are taken of so many rows, then added up in order: up to 64 MB of them. It depends on neither
+// threads nor vectors, nor does the result then.
+inline size_t kernel_gradient_parts(size_t rows, size_t in, size_t out) {
+  const size_t floats = std::max<size_t>(1, saturating_product(9, in, round_up(out, 32)));
+  return std::max<size_t>(2, std::min({size_t{32}, rows, (size_t{1} << 24) / floats}));
+}
+
+// Floats of scratch for these sums.
+inline size_t kernel_gradient_scratch(size_t rows, size_t in, size_t out) {
+  return saturating_product(kernel_gradient_parts(rows, in, out), 9, in, round_up(out, kColumns));
+}
+
+// x[batch, height, width, in], g[batch, height, width, out] -> [3, 3, in, out]; sums: [parts, 9 * in, columns], where
+// columns is `out` rounded up to kColumns.
 inline void kernel_gradient(xla::ffi::ThreadPool& pool, const Conv& c, size_t batch, const float* x, const float* g,
-                            size_t parts, float* sums, float* gradient) {
+                            float* sums, float* gradient) {
   const size_t columns = round_up(c.out, kColumns), deep = 3 * c.in, padded = (c.width + 2) * c.in;
-  const size_t rows = batch * c.height, part = (rows + parts - 1) / parts;
+  const size_t rows = batch * c.height, parts = kernel_gradient_parts(rows, c.in, c.out);
+  const size_t part = (rows + parts - 1) / parts;
   parallel(pool, parts, [&](size_t task) {
     float* sum = sums + task * 3 * deep * columns;
     std::memset(sum, 0, sizeof(float) * 3 * deep * columns);
-    float* ring = scratch<0>(3 * padded);
-    float* wide = scratch<2>(c.width * columns);  // a row of g with zeros at its end, if it has no whole vectors
+    float* ring = thread_scratch<0>(saturating_product(3, padded));
+    float* wide = thread_scratch<2>(
+        saturating_product(c.width, columns));  // a row of g with zeros at its end, if it has no whole vectors
     const size_t end = std::min(rows, (task + 1) * part);
     ptrdiff_t ready = -2;  // the last row of the image in the ring
     for (size_t row = task * part; row < end; row++) {

@@ -58,11 +58,11 @@ inline void linear(xla::ffi::ThreadPool& pool, const float* x, const float* w, f
     const size_t begin = task % parts * part, end = std::min(rows, begin + part);
     if (begin >= end) return;
     const size_t wide = round_up(some, kColumns);
-    float* panels = scratch<0>(depth * wide);
+    float* panels = thread_scratch<0>(saturating_product(depth, wide));
     pack(w + column, columns, depth, some, panels);
     float* out = y + begin * columns + column;
     const bool whole = some == wide;  // else a tile is wider than what is left of the rows of y
-    float* sum = whole ? out : scratch<1>((end - begin) * wide);
+    float* sum = whole ? out : thread_scratch<1>(saturating_product(end - begin, wide));
     const size_t stride = whole ? columns : wide;
     multiply_deep(x + begin * depth, depth, end - begin, panels, depth, wide, sum, stride, false,
                   [&](size_t i, size_t count) {

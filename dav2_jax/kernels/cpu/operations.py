@@ -1,16 +1,19 @@
 """The C++ kernels as operations of JAX, for `dispatch.choose`.
 
 Each rounds its weights to the dtype of its input, computes in float32 and returns that dtype. What it promises is what
-its plain twin in `model.ops` and `model.conv` does.
+its plain twin in `model.ops` and `model.conv` does. They can be traced where `build.library()` is there.
 """
+
+import ctypes
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dav2_jax.image.resize import linear_taps
+from dav2_jax.kernels.cpu import build
 
-PANEL = 32  # columns that the kernels' tiles take at once, at most: those of AVX-512
+PANEL = 32  # a whole number of vectors on every processor
 
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, then_gelu: bool = False) -> jax.Array:
@@ -39,9 +42,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float) -
 def attention(qkv: jax.Array, *, heads: int) -> jax.Array:
     """[B, N, 3 D] -> [B, N, D]."""
     batch, n, packed = qkv.shape
-    channels = packed // 3 // heads
-    keys = n + 256 + 2 * PANEL * (n // 256 + 1)  # at most, each block being rounded up
-    scratch = heads * keys * (channels + _rounded(channels))
+    scratch = _scratch("attention", n, heads, packed // 3 // heads)
     return _call("dav2_attention", (batch, n, packed // 3), qkv.dtype, qkv, heads=np.int32(heads), scratch=scratch)
 
 
@@ -58,15 +59,15 @@ def conv(x, *operands, stride: int, relu: bool, add: bool) -> jax.Array:
     height, width = (-(-side // stride) for side in x.shape[1:3])
     shape = (x.shape[0], height, width, kernel.shape[3])
     how = {"stride": np.int32(stride), "relu": np.bool_(relu)}
-    return _call(
-        "dav2_conv", shape, x.dtype, x, residual, kernel.astype(x.dtype), bias, scratch=_winograd_scratch(kernel), **how
-    )
+    scratch = _scratch("conv", *kernel.shape[2:], stride)
+    return _call("dav2_conv", shape, x.dtype, x, residual, kernel.astype(x.dtype), bias, scratch=scratch, **how)
 
 
 def optimization_barrier(x: jax.Array) -> jax.Array:
     """x. XLA computes it once, because it does not look behind this call."""
-    same = jax.ffi.ffi_call("dav2_kept", jax.ShapeDtypeStruct(x.shape, jnp.float32), input_output_aliases={0: 0})
-    return same(x.astype(jnp.float32)).astype(x.dtype)
+    result = jax.ShapeDtypeStruct(x.shape, jnp.float32)
+    barrier = jax.ffi.ffi_call("dav2_optimization_barrier", result, input_output_aliases={0: 0})
+    return barrier(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -77,9 +78,8 @@ def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def conv_kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     """Of the sum of g * convolution(x, kernel), by the kernel: x [B, H, W, I], g [B, H, W, O] -> [3, 3, I, O]."""
     shape = (3, 3, x.shape[3], g.shape[3])
-    floats = 9 * x.shape[3] * _rounded(g.shape[3])
-    parts = max(2, min(32, x.shape[0] * x.shape[1], 2**24 // floats))  # up to 64 MB of sums
-    return _call("dav2_conv_kernel_gradient", shape, x.dtype, x, g, parts=np.int32(parts), scratch=parts * floats)
+    scratch = _scratch("conv_kernel_gradient", x.shape[0] * x.shape[1], x.shape[3], g.shape[3])
+    return _call("dav2_conv_kernel_gradient", shape, x.dtype, x, g, scratch=scratch)
 
 
 def resize_conv(x, kernel, bias, *last, height: int, width: int) -> jax.Array:
@@ -105,21 +105,20 @@ def resize_conv(x, kernel, bias, *last, height: int, width: int) -> jax.Array:
         kernel.astype(x.dtype),
         bias,
         weights,
-        scratch=_winograd_scratch(kernel),
+        scratch=_scratch("conv", *kernel.shape[2:], 1),
     )
 
 
-def _call(name: str, shape, dtype, *arguments, scratch: int = 0, **how) -> jax.Array:
-    """scratch: floats that the kernel may write in; a result of the call, so they are part of XLA's memory plan."""
+def _call(name: str, shape, dtype, *arguments, scratch: int | None = None, **how) -> jax.Array:
+    """scratch: floats that the kernel writes in, a second result of the call and so part of XLA's memory plan."""
     arguments = [one if one.dtype == jnp.int32 else one.astype(jnp.float32) for one in arguments]
-    shapes = [shape, (scratch,)] if scratch else [shape]
+    shapes = [shape, (scratch,)] if scratch is not None else [shape]
     results = [jax.ShapeDtypeStruct(one, jnp.float32) for one in shapes]
     return jax.ffi.ffi_call(name, results)(*arguments, **how)[0].astype(dtype)
 
 
-def _winograd_scratch(kernel: jax.Array) -> int:
-    return 16 * kernel.shape[2] * _rounded(kernel.shape[3])  # transformed, by Winograd
-
-
-def _rounded(columns: int) -> int:
-    return -(-columns // PANEL) * PANEL
+def _scratch(operation: str, *sizes: int) -> int:
+    """Floats of scratch that the kernel needs for these sizes, by its own formula."""
+    formula = getattr(build.library(), f"dav2_{operation}_scratch")
+    formula.restype = ctypes.c_size_t
+    return formula(*map(ctypes.c_size_t, sizes))

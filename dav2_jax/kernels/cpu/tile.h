@@ -45,12 +45,20 @@ inline float total_of(Vector x) {
 
 inline size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-// sum[R, kColumns] (+)= x @ panel[depth, kColumns], where element (r, k) of x lies at r * across + k * along, and rows of
-// the panel are `step` apart. What is there is added last: sums of parts round less.
+// The product of sizes; SIZE_MAX, which no memory has, where it overflows.
+template <typename... Sizes>
+size_t saturating_product(Sizes... sizes) {
+  size_t total = 1;
+  ((total = __builtin_mul_overflow(total, static_cast<size_t>(sizes), &total) ? SIZE_MAX : total), ...);
+  return total;
+}
+
+// sum[R, kColumns] (+)= x @ panel[depth, kColumns], where element (r, k) of x lies at r * across + k * along, and rows
+// of the panel are `step` apart. What is there is added last: sums of parts round less.
 template <int R>
 inline __attribute__((always_inline)) void multiply_tile(const float* x, size_t across, size_t along,
-                                                         const float* panel, size_t step, float* sum,
-                                                         size_t sum_stride, size_t depth, bool add) {
+                                                         const float* panel, size_t step, float* sum, size_t sum_stride,
+                                                         size_t depth, bool add) {
   Vector total[R][kVectors] = {};
 #pragma GCC unroll 2
   for (size_t k = 0; k < depth; k++) {
@@ -82,7 +90,9 @@ using MultiplyRows = decltype(&multiply_rows<1>);
 
 template <size_t... R>
 constexpr auto table_of(std::index_sequence<R...>) {
-  struct Table { MultiplyRows of[sizeof...(R)]; };
+  struct Table {
+    MultiplyRows of[sizeof...(R)];
+  };
   return Table{{&multiply_rows<R + 1>...}};
 }
 
@@ -118,7 +128,7 @@ inline size_t even_part(size_t n, size_t largest) {
   return (n + parts - 1) / parts;
 }
 
-// sum[rows, columns] (+)= x[rows, depth] @ panels, whose column count is rounded up, as is the room in a row of sum.
+// sum[rows, columns] (+)= x[rows, depth] @ panels, whose column count is rounded up, as is the length of a row of sum.
 // Panels are `stride` deep in memory; the product takes `depth` of it.
 inline void multiply(const float* x, size_t x_stride, size_t rows, const float* panels, size_t stride, size_t depth,
                      size_t columns, float* sum, size_t sum_stride, bool add) {

@@ -4,11 +4,13 @@
 
 #include "conv.h"
 
-inline bool winograd_suits(const Conv& c) { return c.stride == 1 && c.in % kLanes == 0 && c.in >= 32 && c.out >= 32; }
+inline bool winograd_suits(size_t in, size_t out, size_t stride) {
+  return stride == 1 && in % kLanes == 0 && in >= 32 && out >= 32;
+}
 
-// Room for the transformed kernel of either way.
-inline size_t packed_floats(const Conv& c) {
-  return (winograd_suits(c) ? 16 : 9) * c.in * round_up(c.out, kColumns);
+// Floats of scratch for the packed kernel, transformed or not.
+inline size_t conv_scratch(size_t in, size_t out, size_t stride) {
+  return saturating_product(winograd_suits(in, out, stride) ? 16 : 9, in, round_up(out, kColumns));
 }
 
 // Four numbers in a row, `step` apart, by the matrix that comes before the product.
@@ -22,7 +24,7 @@ inline void before_product(Vector* d, int step) {
 inline void convolve_by_winograd(xla::ffi::ThreadPool& pool, const Conv& c, size_t batch, const float* x,
                                  const float* kernel, float* packed, float* y) {
   constexpr size_t kTiles = 48;  // at a time
-  const size_t columns = round_up(c.out, kColumns), across = (c.wide + 1) / 2;
+  const size_t columns = round_up(c.out, kColumns), across = (c.out_width + 1) / 2;
   const size_t padded = (2 * across + 2) * c.in;
 
   parallel(pool, columns / kColumns, [&](size_t task) {  // G g G^T, in panels
@@ -53,15 +55,16 @@ inline void convolve_by_winograd(xla::ffi::ThreadPool& pool, const Conv& c, size
       }
   });
 
-  const size_t band = rows_of_band(c, std::max<int64_t>(1, pool.num_threads())), bands = (c.tall + band - 1) / band;
+  const size_t band = rows_of_band(c, std::max<int64_t>(1, pool.num_threads())),
+               bands = (c.out_height + band - 1) / band;
   const size_t tiles = even_part(across, kTiles);
   parallel(pool, batch * bands, [&](size_t task) {
-    const size_t image = task / bands, first = task % bands * band, end = std::min(c.tall, first + band);
+    const size_t image = task / bands, first = task % bands * band, end = std::min(c.out_height, first + band);
     const float* from = x + image * c.height * c.width * c.in;
-    float* ring = scratch<0>(4 * padded);
-    float* sum = scratch<2>(2 * 2 * across * columns);
-    float* input = scratch<3>(16 * tiles * c.in);
-    float* product = scratch<4>(16 * tiles * columns);
+    float* ring = thread_scratch<0>(saturating_product(4, padded));
+    float* sum = thread_scratch<2>(saturating_product(2 * 2, across, columns));
+    float* input = thread_scratch<3>(saturating_product(16, tiles, c.in));
+    float* product = thread_scratch<4>(saturating_product(16, tiles, columns));
     ptrdiff_t ready = static_cast<ptrdiff_t>(first) - 2;
     for (size_t i = first; i < end; i += 2) {
       const float* row[4];
@@ -69,7 +72,7 @@ inline void convolve_by_winograd(xla::ffi::ThreadPool& pool, const Conv& c, size
         float* here = ring + (r + 4) % 4 * padded;
         if (r > ready) {
           padded_row(c, from, r, here);
-          const size_t written = (c.wide + 2) * c.in;
+          const size_t written = (c.out_width + 2) * c.in;
           std::memset(here + written, 0, sizeof(float) * (padded - written));
           ready = r;
         }
@@ -115,5 +118,5 @@ inline void convolve_by_winograd(xla::ffi::ThreadPool& pool, const Conv& c, size
 
 inline void conv(xla::ffi::ThreadPool& pool, const Conv& c, size_t batch, const float* x, const float* kernel,
                  float* packed, float* y) {
-  (winograd_suits(c) ? convolve_by_winograd : convolve)(pool, c, batch, x, kernel, packed, y);
+  (winograd_suits(c.in, c.out, c.stride) ? convolve_by_winograd : convolve)(pool, c, batch, x, kernel, packed, y);
 }
