@@ -8,22 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
-
+from dav2_jax.cli.parse import arg
 from dav2_jax.errors import Dav2Error, did_you_mean
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.recipe import Recipe
 
 
 def with_recipe(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
-    """The verb, with the fields of the recipe that the command line names first as its defaults, and what is left."""
+    """The command, whose defaults are those of the recipe that comes first, and the arguments after the recipe."""
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
         raise Dav2Error(f"which recipe? dav2 train RECIPE --out RUN, with one of {', '.join(recipes.names())} or a .py")
     defaults = recipes.load(arguments[0]) if named else Recipe()
 
     def train(
-        settings: Annotated[Recipe, arg(name="")] = defaults,
+        settings: Recipe = defaults,
         *,
         out: Annotated[
             Path,
@@ -63,7 +62,7 @@ def with_recipe(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
 
 
 def _refuse_unknown(arguments: list[str], known: list[str]) -> None:
-    """Raises Dav2Error for a flag that is none, with the nearest one, which tyro leaves to the end of a long text."""
+    """Raises Dav2Error for a flag that is none, with the nearest one."""
     flags = ["--" + name.replace("_", "-") for name in (*known, "help")]
     for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         plain = flag.replace("_", "-")
