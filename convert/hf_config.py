@@ -66,8 +66,8 @@ def _depth_model(file: Path, values: dict, told: Overrides) -> ModelConfig:
         max_depth = told.max_depth
     if kind == "metric" and max_depth is None:
         raise Dav2Error(
-            f"{file}: a metric model without max_depth: pass --max-depth METRES (20 if trained on Hypersim, 80 on "
-            "Virtual KITTI)"
+            f"{file}: a metric model that does not say its depth range: pass max_depth=METRES (20 if trained on "
+            "Hypersim, 80 on Virtual KITTI)"
         )
     return encoder.replace(
         features=values.get("fusion_hidden_size", 64),
@@ -127,12 +127,12 @@ def contradiction(config: ModelConfig, flags: Overrides, file: str = "config.jso
     """How a flag and a checkpoint that says it all itself contradict each other, if they do. `file`: what says it."""
     flags.check()
     if flags.kind not in (None, config.kind):
-        return f"--kind {flags.kind} contradicts its {file}, which says {config.kind}"
+        return f"kind={flags.kind} contradicts its {file}, which says {config.kind}"
     if flags.max_depth not in (None, config.max_depth):
         says = f"{config.max_depth:g}" if config.max_depth else f"that it is {config.kind}"
-        return f"--max-depth {flags.max_depth:g} contradicts its {file}, which says {says}"
+        return f"max_depth={flags.max_depth:g} contradicts its {file}, which says {says}"
     if flags.taps is not None and config.kind != "encoder" and config.with_taps(flags.taps).taps != config.taps:
-        return f"--taps {flags.taps} contradicts its {file}, which says {config.taps}"
+        return f"taps={flags.taps} contradicts its {file}, which says {config.taps}"
     return None
 
 

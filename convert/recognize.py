@@ -1,8 +1,8 @@
-"""Which network a set of tensors belongs to: from names and shapes, then from the file name, then from flags.
+"""Which network a set of tensors belongs to: from names and shapes, then from the file name, then from the caller.
 
 Names and shapes give the naming scheme and the encoder. They cannot tell relative from metric, the metres of a metric
 model, or V1's taps from V2's: the official files differ in none of these. The name of a released file or repository
-says them; for any other name the caller must, and what nobody says is an error that names the flag.
+says them; for any other name the caller must, and what nobody says is an error that names the parameter.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dav2_jax.convert.stored_tensor import shown
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, InvalidValueError
 from dav2_jax.model.config import PRESETS, Kind, ModelConfig, Taps
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Overrides(NamedTuple):
     def check(self) -> "Overrides":
         """Itself, or a Dav2Error when a value is none of those possible."""
         if self.kind not in (None, "relative", "metric"):
-            raise Dav2Error(f"kind (--kind) {self.kind!r} is neither relative nor metric")
+            raise InvalidValueError(f"kind={self.kind!r} is neither relative nor metric")
         if self.taps not in (None, "v1", "v2"):
-            raise Dav2Error(f"taps (--taps) {self.taps!r} are neither v1 nor v2")
+            raise InvalidValueError(f"taps={self.taps!r} is neither v1 nor v2")
         number = isinstance(self.max_depth, int | float) and not isinstance(self.max_depth, bool)
         if self.max_depth is not None and not (number and 0 < self.max_depth < float("inf")):
-            raise Dav2Error(f"max_depth (--max-depth) {self.max_depth!r} is not a positive number of metres")
+            raise InvalidValueError(f"max_depth={self.max_depth!r} is not a positive number of metres")
         return self
 
 
@@ -160,21 +160,22 @@ def resolve_config(where: str, config: ModelConfig, name: Overrides, flags: Over
     flags.check()
     if config.kind == "encoder":
         if flags[:3] != (None, None, None):
-            raise Dav2Error(f"{where}: an encoder alone has no --kind, --max-depth or --taps")
+            given = ", ".join(f"{name}={value}" for name, value in flags._asdict().items() if value is not None)
+            raise InvalidValueError(f"{where}: an encoder alone has neither kind, depth nor taps: leave out {given}")
         return config
     if flags.kind == "relative" and flags.max_depth is not None:
-        raise Dav2Error("--kind relative and --max-depth contradict each other: a relative model has no metres")
+        raise InvalidValueError("kind=relative and max_depth contradict each other: a relative model has no metres")
     kind = flags.kind or ("metric" if flags.max_depth is not None else name.kind)
     max_depth = flags.max_depth if flags.max_depth is not None else name.max_depth
     taps = flags.taps or name.taps
 
     unsaid = []
     if kind is None:
-        unsaid.append("whether it is relative or metric: pass --kind relative, or --max-depth METRES")
+        unsaid.append("whether it is relative or metric: pass kind=relative, or max_depth=METRES")
     elif kind == "metric" and max_depth is None:
-        unsaid.append("its maximum depth: pass --max-depth METRES (20 if trained on Hypersim, 80 on Virtual KITTI)")
+        unsaid.append("its maximum depth: pass max_depth=METRES (20 if trained on Hypersim, 80 on Virtual KITTI)")
     if taps is None:
-        unsaid.append("which blocks feed its head: pass --taps v2 (Depth Anything V2) or --taps v1")
+        unsaid.append("which blocks feed its head: pass taps=v2 (Depth Anything V2) or taps=v1")
     if unsaid:
         raise Dav2Error(f"{where}: neither its tensors nor its name say " + "; nor ".join(unsaid))
     return config.with_taps(taps).replace(kind=kind, max_depth=max_depth if kind == "metric" else None)

@@ -18,7 +18,7 @@ from dav2_jax.convert.state_dict import StateDict, select
 from dav2_jax.convert.stored_tensor import DOWNLOAD_AGAIN, HEADER_LIMIT, StoredTensor, shown
 from dav2_jax.convert.torch_pickle import unpickle_archive
 from dav2_jax.convert.torch_zip import Archive
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, NotFoundError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
@@ -105,6 +105,8 @@ def read_content(path: Path) -> Content:
         archive = Archive(path)
         record = archive.small(ZIP_RECORD).decode("utf-8", "replace") if archive.has(ZIP_RECORD) else None
         return Content(unpickle_archive(archive), record)
+    except Dav2Error:
+        raise
     except OSError as error:
         raise Dav2Error(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -112,7 +114,7 @@ def read_content(path: Path) -> Content:
 def _kind(path: Path) -> str:
     """'torch' or 'safetensors' by the first bytes. The usual wrong files get an error that says what they are."""
     if not path.exists():
-        raise Dav2Error(f"{path}: no such file or folder")
+        raise NotFoundError(f"{path}: no such file or folder")
     if not path.is_file():
         raise Dav2Error(f"{path}: is not a regular file")
     with path.open("rb") as file:

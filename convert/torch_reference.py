@@ -30,7 +30,7 @@ def torch_reference(weights: Weights, x: np.ndarray, photo: np.ndarray, input_si
     except ImportError as error:
         raise Dav2Error(
             f"no PyTorch reference here ({error.name} is not installed): pip install torch transformers, "
-            "or compare with stored numbers through --against FILE"
+            "or compare with stored numbers through against=FILE"
         ) from None
 
     config = weights.config

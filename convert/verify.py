@@ -14,7 +14,7 @@ import numpy as np
 from dav2_jax import assets
 from dav2_jax.convert.torch_reference import torch_reference
 from dav2_jax.convert.weights import Weights
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, InvalidValueError, NotFoundError
 from dav2_jax.files import atomic
 from dav2_jax.image.preprocess import postprocess, preprocess
 from dav2_jax.image.read import read_image
@@ -46,9 +46,11 @@ def verify(
     Raises Dav2Error when there is nothing to compare with.
     """
     if against is not None and save is not None:
-        raise Dav2Error("--against compares with stored numbers and --save stores PyTorch's: give one of them")
+        raise InvalidValueError(
+            f"against={against} compares with stored numbers and save={save} stores PyTorch's: give one of them"
+        )
     if save is not None and not save.absolute().parent.is_dir():
-        raise Dav2Error(f"{save}: the folder does not exist: create it first")
+        raise NotFoundError(f"{save}: the folder does not exist: create it first")
     photo = read_image(image or assets.SAMPLE)[0]
     stored = _load(against) if against is not None else None
     input_size = input_size or (min(stored["input_shape"][2:].tolist()) if stored else 518)
@@ -109,11 +111,11 @@ def _load(file: Path) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        raise Dav2Error(f"{file}: not a stored reference (no readable .npz): write one with --save") from None
+        raise Dav2Error(f"{file}: not a stored reference (no readable .npz): write one with save=FILE") from None
     if missing := {"raw_shape", "input_shape", "stride"} - arrays.keys():
-        raise Dav2Error(f"{file}: not a stored reference (no {', '.join(sorted(missing))}): write one with --save")
+        raise Dav2Error(f"{file}: not a stored reference (no {', '.join(sorted(missing))}): write one with save=FILE")
     if arrays["raw_shape"].shape != (3,) or arrays["input_shape"].shape != (4,) or not arrays["stride"].item(0) > 0:
-        raise Dav2Error(f"{file}: not a stored reference (impossible shapes): write one with --save")
+        raise Dav2Error(f"{file}: not a stored reference (impossible shapes): write one with save=FILE")
     return arrays
 
 
@@ -121,11 +123,12 @@ def _check_shapes(file: Path, stored: dict, photo: np.ndarray, input_size: int) 
     made, found = stored["raw_shape"].tolist(), list(photo.shape)
     if made != found:
         raise Dav2Error(
-            f"{file}: made from a photo of {made[1]} x {made[0]}, and this one is {found[1]} x {found[0]}: pass --image"
+            f"{file}: made from a photo of {made[1]} x {made[0]}, and this one is {found[1]} x {found[0]}: "
+            "pass image=PHOTO"
         )
     made, found = stored["input_shape"][2:].tolist(), list(network_size(*photo.shape[:2], input_size))
     if made != found:
-        raise Dav2Error(f"{file}: made at network size {made}, not {found}: leave --input-size out")
+        raise Dav2Error(f"{file}: made at network size {made}, not {found}: leave input_size out")
 
 
 def _against_stored(ours: dict, stored: dict) -> list[tuple]:

@@ -14,7 +14,22 @@ EXTRAS = {"OpenEXR": "exr", "av": "video", "pillow_heif": "heic"} | dict.fromkey
 
 
 class Dav2Error(Exception):
-    """Bad input, not a bug. The command line prints its text and no traceback (unless `--debug`)."""
+    """Bad input, not a bug. The command line prints its text and no traceback (unless `--debug`).
+
+    A text names parameters, with their values as `head=fresh`; the command line puts its flags in their place.
+    """
+
+
+class InvalidValueError(Dav2Error, ValueError):
+    """A parameter has a value that it cannot have."""
+
+
+class NotFoundError(Dav2Error, FileNotFoundError):
+    """There is no such file, folder or model."""
+
+
+class ExistsError(Dav2Error, FileExistsError):
+    """What would be written exists already."""
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:

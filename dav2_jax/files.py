@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, ExistsError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,7 +72,7 @@ def refuse_existing(path: Path, *, overwrite: bool, ours: Collection[str]) -> No
     if not path.exists():
         return
     if not overwrite:
-        raise Dav2Error(f"{path} exists: choose another name, or pass --overwrite")
+        raise ExistsError(f"{path} exists: choose another name, or pass overwrite=True")
     if path.is_dir():
         others = sorted({file.name for file in path.iterdir()} - set(ours))
         if others or path.resolve() in (Path.cwd(), *Path.cwd().parents):
@@ -110,10 +110,10 @@ def new_folder(path: Path, *, overwrite: bool = False, ours: Collection[str]) ->
             old.unlink() if old.is_symlink() else shutil.rmtree(old)
         else:
             folder.rename(path)
-    except OSError as error:
-        raise Dav2Error(f"{path}: cannot be written ({error.strerror or error}): choose another place") from None
     except Dav2Error as error:
         raise Dav2Error(str(error).replace(str(folder), str(path))) from None
+    except OSError as error:
+        raise Dav2Error(f"{path}: cannot be written ({error.strerror or error}): choose another place") from None
     finally:
         for _ in range(20):  # threads of a save that failed may still be writing
             shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, InvalidValueError, first_line
 
 AXES = ("data", "fsdp")  # examples are split over both, parameters over "fsdp" alone
 
@@ -163,18 +163,17 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
     """
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):
-        raise Dav2Error("--coordinator, --processes and --process belong together: give all three, or none")
+        raise InvalidValueError("coordinator=HOST:PORT, processes=COUNT and process=NUMBER: give all three, or none")
     if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
-        raise Dav2Error(f"--coordinator {coordinator}: give HOST:PORT, such as 10.0.0.1:9876")
+        raise InvalidValueError(f"coordinator={coordinator}: give HOST:PORT, such as 10.0.0.1:9876")
     if all(given) and not 0 <= process < processes:
-        raise Dav2Error(f"--process {process}: processes are numbered from 0 to {processes - 1}")
+        raise InvalidValueError(f"process={process}: processes are numbered from 0 to {processes - 1}")
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Dav2Error(
-            f"the processes of this run did not find each other ({reason}): "
-            "give --coordinator HOST:PORT, --processes COUNT and --process NUMBER"
+            f"the processes of this run did not find each other ({first_line(error)}): "
+            "give coordinator=HOST:PORT, processes=COUNT and process=NUMBER"
         ) from error
 
 

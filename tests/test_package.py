@@ -21,7 +21,7 @@ def test_import_is_cheap_and_touches_nothing():
         "torch",
         "PIL",
         "matplotlib",
-        "tyro",
+        "argparse",
         "huggingface_hub",
         "tqdm",
         "OpenEXR",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from dav2_jax import sharding
 from dav2_jax.bench import hlo
 from dav2_jax.bench.chips import SLICES
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, first_line
 from dav2_jax.model import depth_anything
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.model.flops import model_flops
@@ -139,7 +139,7 @@ def devices(chip: str, chips: int) -> list:
             platform="tpu", topology_name=f"{chip}:{SLICES[chip].shapes[chips]}"
         ).devices
     except (RuntimeError, ImportError) as error:
-        raise Dav2Error(f"no TPU compiler ({str(error).splitlines()[0]}): pip install libtpu, on Linux") from None
+        raise Dav2Error(f"no TPU compiler ({first_line(error)}): pip install libtpu, on Linux") from None
 
 
 def too_large(error: Exception, what: str) -> Exception:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dav2_jax import sharding
 from dav2_jax.bench import aot
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import InvalidValueError, NotFoundError
 from dav2_jax.files import atomic
 from dav2_jax.image.resize import check_input_size
 from dav2_jax.kernels import cpu as native
@@ -71,7 +71,7 @@ def run(
     check_input_size(input_size)
     refuse_file(file)
     if min([*batches, runs]) < 1:
-        raise Dav2Error(f"batch sizes and runs must be 1 or more, not {min([*batches, runs])} (--batch, --runs)")
+        raise InvalidValueError(f"batch sizes and runs must be 1 or more, not {min([*batches, runs])}")
     size = max(1, round(input_size / PATCH)) * PATCH
     show = (lambda line: None) if file == "-" else (lambda line: print(line, flush=True))
     cases = [(PRESETS[encoder], batch) for encoder in encoders for batch in batches]
@@ -260,7 +260,7 @@ def _estimates(cases, targets: Sequence[str], size: int, dtype: str, show: Calla
 def refuse_file(file: str | None) -> None:
     """Raises Dav2Error for a report that could not be written: asked before the time is spent."""
     if file not in (None, "-") and not Path(file).absolute().parent.is_dir():
-        raise Dav2Error(f"--json {file}: there is no folder {Path(file).parent}: make it first")
+        raise NotFoundError(f"{file}: there is no folder {Path(file).parent}: make it first")
 
 
 def _write_json(report: dict, file: str | None) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dav2_jax import sharding
 from dav2_jax.bench import aot, hlo
 from dav2_jax.bench.chips import SLICES
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import InvalidValueError
 from dav2_jax.training.objective import optimization, step_flops, training_step
 from dav2_jax.training.optimizer import make_optimizer
 from dav2_jax.training.recipe import Recipe
@@ -142,12 +142,12 @@ def check(batch: int, parts: int, target: str, fsdp: int | None) -> None:
     """Raises Dav2Error for a batch or an fsdp that does not divide among the chips of the slice."""
     chip, chips = aot.parse_target(target)
     if fsdp is not None and (fsdp < 1 or chips % fsdp):
-        raise Dav2Error(f"--fsdp {fsdp}: must divide the {chips} chips of {target}")
+        raise InvalidValueError(f"fsdp={fsdp}: must divide the {chips} chips of {target}")
     if batch % (chips * parts):
         slices = [f"{chip}-{count}" for count in SLICES[chip].shapes if batch % (count * parts) == 0]
         instead = f"take {slices[-1]}, or " if slices else ""
-        raise Dav2Error(
-            f"--batch {batch}: does not divide among the {chips} chips of {target}: "
+        raise InvalidValueError(
+            f"a batch of {batch} does not divide among the {chips} chips of {target}: "
             f"{instead}a multiple of {chips * parts}"
         )
 

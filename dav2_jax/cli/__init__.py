@@ -1,1 +1,1 @@
-"""The command line, `dav2 VERB ...`: one function a verb, and the only room that knows the names of flags."""
+"""The command line, `dav2 COMMAND ...`: one function each, and the only room that knows the names of flags."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tyro.conf import arg
+from dav2_jax.cli.parse import arg
 
 
 def bench(
@@ -79,7 +79,7 @@ def bench(
     $ dav2 bench
     $ dav2 bench --encoder small base large --batch 1 8 32 --dtype bfloat16
     $ dav2 bench --aot v5e-8 --json v5e.json
-    $ dav2 bench --aot v5e-64 --train relative_teacher --encoder large giant --batch 64 192
+    $ dav2 bench --aot v5e-64 --train relative_teacher --encoder large giant
 
     Times are those of the network alone, its images on the device already, and compilation is apart.
     """

@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
-
+from dav2_jax.cli.parse import arg
 from dav2_jax.errors import Dav2Error
 
 _SOURCE = (
     "What to read (dav2 data sources lists all names and options):\n"
     "  procedural                    scenes of our own\n"
     "  procedural?seed=3&count=500   with options\n"
-    "  hypersim:/data/hypersim       a dataset as its authors ship it\n"
+    "  hypersim:/data/hypersim       a released dataset\n"
     "  hypersim:/data/h?split=val\n"
     "  own:mine.csv?scale=0.001      your own photos and depth\n"
-    "  records/                      what dav2 data prepare wrote\n"
+    "  records/                      from dav2 data prepare\n"
     "Quote it where it has a ? or &."
 )
-Src = Annotated[Positional[str], arg(metavar="SRC", help=_SOURCE)]
+Src = Annotated[str, arg(metavar="SRC", help=_SOURCE)]
 
 
 def preview(
@@ -56,7 +55,7 @@ def preview(
 
 def prepare(
     src: Src,
-    dst: Annotated[Positional[Path], arg(metavar="DST", help="The folder to write, or to resume.")],
+    dst: Annotated[Path, arg(metavar="DST", help="The folder to write, or to resume.")],
     *,
     split: Annotated[str, arg(metavar="NAME", help="Name of the split in DST; one folder may hold several.")] = "train",
     jpeg: Annotated[

@@ -1,10 +1,10 @@
-"""Flags that several verbs share: which weights, and what a weights file may not say about itself."""
+"""Flags that several commands share: which weights, and what a weights file may not say about itself."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tyro.conf import arg
+from dav2_jax.cli.parse import arg
 
 MODEL = (
     "Name of a released model, which is downloaded once (dav2 models lists them: small, base, large, "
@@ -35,5 +35,23 @@ Taps = Annotated[
         help="Weights of your own: the encoder layers that feed the head, as in Depth Anything v1 (the last four) "
         "or v2 (spread over the depth). A wrong choice loads and gives wrong depth.",
         help_behavior_hint=_FROM_MODEL,
+    ),
+]
+
+# Which weights of a training checkpoint, where it holds several.
+Entry = Annotated[
+    str | None,
+    arg(
+        metavar="NAME",
+        help="Training checkpoint with several sets of weights: the dict to take, such as model_ema or teacher.model.",
+        help_behavior_hint="(default: the only one)",
+    ),
+]
+Prefix = Annotated[
+    str | None,
+    arg(
+        metavar="NAME",
+        help="Training checkpoint with several networks: how the names of the tensors to take begin, such as student.",
+        help_behavior_hint="(default: the only one)",
     ),
 ]

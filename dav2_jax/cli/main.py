@@ -1,4 +1,4 @@
-"""The command line: `dav2 VERB ...`. Finds the verb, runs it, and turns errors into one line and an exit code."""
+"""The command line: `dav2 COMMAND ...`. Finds the command, runs it, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from pathlib import Path
 import dav2_jax
 from dav2_jax.cli import data
 from dav2_jax.cli.bench import bench
-from dav2_jax.cli.parse import parse, photos_first
+from dav2_jax.cli.help import render
+from dav2_jax.cli.messages import with_flags
+from dav2_jax.cli.parse import parse, photos_first, wants_help
 from dav2_jax.cli.predict import predict
 from dav2_jax.cli.train import train, with_recipe
 from dav2_jax.cli.video import video
 from dav2_jax.cli.weights import convert, models, verify
-from dav2_jax.errors import EXTRAS, Dav2Error, missing_package
+from dav2_jax.errors import EXTRAS, Dav2Error, did_you_mean, first_line, missing_package
 
-_HELP = """usage: dav2 VERB ...
+_HELP = """usage: dav2 COMMAND ...
 
-Depth Anything V2 in JAX: depth from one photo, with the released weights.
+Depth Anything V2 in JAX: depth from a photo or a video, and training.
 
-{verbs}
+{commands}
 
-$ dav2 predict photo.jpg      photo to depth, in depth/photo.jpg.color.png
-$ dav2 VERB --help            all about one verb
-$ dav2 VERB ... --debug       with the traceback of an error
+$ dav2 predict photo.jpg      writes depth/photo.jpg.color.png
+$ dav2 COMMAND --help         arguments, flags and examples of a command
+$ dav2 COMMAND ... --debug    shows the traceback of an error
 $ dav2 --version
 
 Exit code: 0 all well, 2 wrong command line or input, 130 interrupted, 70 a bug.
 1: all was done that could be, and photos of predict failed, the input of video
 is damaged, or a stage of verify is over the tolerance."""
 
-VERBS: dict[str, Callable[..., int]] = {
+COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "video": video,
     "convert": convert,
     "verify": verify,
-    **{f"data {verb.__name__}": verb for verb in (data.preview, data.check, data.prepare, data.sources)},
+    **{f"data {one.__name__}": one for one in (data.preview, data.check, data.prepare, data.sources)},
     "train": train,
     "bench": bench,
     "models": models,
@@ -86,39 +88,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     group = f"{argv.pop(0)} " if argv and argv[0] in GROUPS else ""
     word, *arguments = argv or [""]
-    verb = group + word
-    if verb == "--version":
+    command = group + word
+    if command == "--version":
         print(f"dav2 {dav2_jax.__version__}")
         return 0
     if word in ("-h", "--help"):
-        print(_group_help(group) if group else _HELP.format(verbs=_lines(VERBS | GROUPS)))
+        print(_group_help(group) if group else _HELP.format(commands=_lines(COMMANDS | GROUPS)))
         return 0
-    if verb not in VERBS:
-        wrong = f"{word!r} is no verb" if word else "no verb given"
-        known = [name.removeprefix(group) for name in VERBS | GROUPS if name.startswith(group)]
-        known = [name for name in known if " " not in name]
-        raise Dav2Error(f"{wrong}: use one of {', '.join(known)} (dav2 {group}--help says more)")
-    function = VERBS[verb]
-    if verb == "predict":
+    if command not in COMMANDS:
+        raise Dav2Error(_unknown(group, word))
+    function = COMMANDS[command]
+    if command == "predict":
         arguments = photos_first(function, arguments)
-    if verb == "train":
+    if command == "train":
         function, arguments = with_recipe(arguments)
-    call = parse(verb, function, arguments)
-    return call() if call else 0
+    if wants_help(arguments):
+        print(render("train RECIPE" if command == "train" else command, function))
+        return 0
+    call = parse(command, function, arguments)
+    try:
+        return call()
+    except Dav2Error as error:
+        raise Dav2Error(with_flags(str(error), function)) from error
 
 
-def _lines(verbs: dict[str, Callable[..., int] | str]) -> str:
-    """One line a verb, or a group of verbs; not those in a group."""
+def _unknown(group: str, word: str) -> str:
+    known = [name.removeprefix(group) for name in COMMANDS | GROUPS if name.startswith(group)]
+    known = [name for name in known if " " not in name]
+    if not word:
+        return f"no command given: use one of {', '.join(known)} (dav2 {group}--help says more)"
+    wrong = f"unknown command {word!r}{did_you_mean(word, known)}"
+    return f"{wrong}: use one of {', '.join(known)} (dav2 {group}--help says more)"
+
+
+def _lines(commands: dict[str, Callable[..., int] | str]) -> str:
+    """One line for a command, or a group of commands; not those in a group."""
     about = {
-        name: verb if isinstance(verb, str) else inspect.getdoc(verb).splitlines()[0] for name, verb in verbs.items()
+        name: one if isinstance(one, str) else inspect.getdoc(one).splitlines()[0] for name, one in commands.items()
     }
     return "\n".join(f"  {name:8} {text}" for name, text in about.items() if " " not in name)
 
 
 def _group_help(group: str) -> str:
-    verbs = {name.removeprefix(group): verb for name, verb in VERBS.items() if name.startswith(group)}
+    commands = {name.removeprefix(group): one for name, one in COMMANDS.items() if name.startswith(group)}
     about = GROUPS[group.strip()].partition(" (")[0]
-    return f"usage: dav2 {group}VERB ...\n\n{about}.\n\n{_lines(verbs)}\n\n$ dav2 {group}VERB --help"
+    return f"usage: dav2 {group}COMMAND ...\n\n{about}.\n\n{_lines(commands)}\n\n$ dav2 {group}COMMAND --help"
 
 
 def _leave_absent_tpus_alone() -> None:
@@ -171,5 +185,5 @@ def _last_words(error: BaseException) -> tuple[str, int]:
         return f"error: {error}", 2
     if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) in EXTRAS:
         return f"error: {missing_package(package)}", 2
-    text = (str(error).splitlines() or ["no message"])[0]
+    text = first_line(error) if str(error).strip() else "no message"
     return f"unexpected {type(error).__name__}: {text}: run again with --debug to see where", 70

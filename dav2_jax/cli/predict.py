@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-from tyro.conf import Positional, arg
-
-from dav2_jax.cli.flags import MODEL, Kind, MaxDepth, Taps
+from dav2_jax.cli.flags import MODEL, Entry, Kind, MaxDepth, Prefix, Taps
+from dav2_jax.cli.parse import arg
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.formats import FORMATS
 
@@ -22,7 +20,7 @@ _indented = partial(
 
 def predict(
     inputs: Annotated[
-        Positional[tuple[str, ...]],
+        tuple[str, ...],
         arg(
             metavar="PHOTO [PHOTO ...]",
             help="What to work on, one or more:\n"
@@ -33,14 +31,13 @@ def predict(
             "  https://host/x.jpg   an address\n"
             "Outputs mirror the tree of the inputs below --out and keep the whole name of the photo: "
             "photos/a/x.jpg, given as photos/, becomes a/x.jpg.color.png.",
-            help_behavior_hint="(required)",
         ),
     ],
     *,
     model: Annotated[str, arg(metavar="NAME|PATH", help=MODEL)] = "small",
     out: Annotated[Path, arg(metavar="FOLDER", help="Where outputs go; created when missing.")] = Path("depth"),
     format: Annotated[
-        tuple[tyro.extras.literal_type_from_choices(FORMATS), ...],
+        tuple[Literal[tuple(FORMATS)], ...],
         arg(
             metavar="FORMAT [FORMAT ...]",
             help="What to write, one or more; photos may follow. For x.jpg:\n"
@@ -107,6 +104,8 @@ def predict(
     kind: Kind = None,
     max_depth: MaxDepth = None,
     taps: Taps = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
     distributed: Annotated[
         bool, arg(help="One of several processes with the same command line, which share the photos; see below.")
     ] = False,
@@ -182,7 +181,8 @@ def predict(
 
     def load():
         keep_programs(cache_folder() / "programs")
-        models.append(load_model(model, dtype=dtype, kind=kind, max_depth=max_depth, taps=taps))
+        about = {"kind": kind, "max_depth": max_depth, "taps": taps, "entry": entry, "prefix": prefix}
+        models.append(load_model(model, dtype=dtype, **about))
         options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
         return partial(models[0].stream, tiles=tiles, **options)
 

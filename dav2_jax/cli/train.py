@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
-
+from dav2_jax.cli.parse import arg
 from dav2_jax.errors import Dav2Error, did_you_mean
 from dav2_jax.training import recipe as recipes
 from dav2_jax.training.recipe import Recipe
@@ -48,7 +47,7 @@ def with_recipe(arguments: list[str]) -> tuple[Callable[..., int], list[str]]:
     defaults = recipes.load(arguments[0]) if named else Recipe()
 
     def train(
-        settings: Annotated[Recipe, arg(name="")] = defaults,
+        settings: Recipe = defaults,
         *,
         out: Annotated[
             Path,
@@ -140,7 +139,7 @@ def _text(value) -> str:
 
 
 def _refuse_unknown(arguments: list[str], known: list[str]) -> None:
-    """Raises Dav2Error for a flag that is none, with the nearest one, which tyro leaves to the end of a long text."""
+    """Raises Dav2Error for a flag that is none, with the nearest one."""
     flags = ["--" + name.replace("_", "-") for name in (*known, "help")]
     for flag in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         plain = flag.replace("_", "-")

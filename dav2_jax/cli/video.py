@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
-from dav2_jax.cli.flags import MODEL, Kind, MaxDepth, Taps
+from dav2_jax.cli.flags import MODEL, Entry, Kind, MaxDepth, Prefix, Taps
+from dav2_jax.cli.parse import arg
 
 
 def video(
     src: Annotated[
-        Positional[Path],
+        Path,
         arg(
             metavar="VIDEO|FOLDER",
             help="A video file, an animated picture (GIF, WebP, APNG), or a folder of pictures, which are its frames, "
@@ -21,7 +20,7 @@ def video(
         ),
     ],
     dst: Annotated[
-        Positional[Path],
+        Path,
         arg(
             metavar="OUT",
             help="A video file (.mp4 .m4v .mov .mkv .webm), or a folder, for one file per frame.",
@@ -93,6 +92,8 @@ def video(
     kind: Kind = None,
     max_depth: MaxDepth = None,
     taps: Taps = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
 ) -> int:
     """Depth of a video, temporally steady.
 
@@ -133,6 +134,8 @@ def video(
         kind=kind,
         max_depth=max_depth,
         taps=taps,
+        entry=entry,
+        prefix=prefix,
     )
     if report.damage:
         print(report.damage, file=sys.stderr)

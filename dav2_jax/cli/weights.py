@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
-from dav2_jax.cli.flags import MODEL, Kind, MaxDepth, Taps
+from dav2_jax.cli.flags import MODEL, Entry, Kind, MaxDepth, Prefix, Taps
+from dav2_jax.cli.parse import arg
 
 
 def convert(
-    src: Annotated[Positional[str], arg(metavar="SOURCE", help=MODEL)],
-    dst: Annotated[Positional[Path], arg(metavar="TARGET", help="File or folder to write.")],
+    src: Annotated[str, arg(metavar="SOURCE", help=MODEL)],
+    dst: Annotated[Path, arg(metavar="TARGET", help="File or folder to write.")],
     *,
     to: Annotated[
         Literal["checkpoint", "official", "hf"],
@@ -28,6 +27,8 @@ def convert(
     kind: Kind = None,
     max_depth: MaxDepth = None,
     taps: Taps = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
     license: Annotated[
         str | None,
         arg(
@@ -46,13 +47,13 @@ def convert(
     """
     from dav2_jax.weights.convert import convert as run
 
-    told = {"kind": kind, "max_depth": max_depth, "taps": taps, "license": license}
-    print(run(src, dst, to=to, dtype=dtype, overwrite=overwrite, **told))
+    about = {"kind": kind, "max_depth": max_depth, "taps": taps, "entry": entry, "prefix": prefix, "license": license}
+    print(run(src, dst, to=to, dtype=dtype, overwrite=overwrite, **about))
     return 0
 
 
 def verify(
-    src: Annotated[Positional[str], arg(metavar="CHECKPOINT", help=MODEL)],
+    src: Annotated[str, arg(metavar="CHECKPOINT", help=MODEL)],
     *,
     against: Annotated[
         Path | None,
@@ -84,6 +85,8 @@ def verify(
     kind: Kind = None,
     max_depth: MaxDepth = None,
     taps: Taps = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
 ) -> int:
     """Compare a checkpoint with the PyTorch reference, stage by stage.
 
@@ -96,7 +99,7 @@ def verify(
     from dav2_jax.convert.verify import verify as run
     from dav2_jax.weights.load import load_weights
 
-    weights = load_weights(src, Overrides(kind, max_depth, taps))
+    weights = load_weights(src, Overrides(kind, max_depth, taps, entry, prefix))
     table, passed = run(
         weights, name=src, against=against, image=image, save=save, input_size=input_size, tolerance=tolerance
     )

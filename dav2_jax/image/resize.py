@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error, check_whole
+from dav2_jax.errors import Dav2Error, InvalidValueError, check_whole
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -33,7 +33,7 @@ def network_size(height: int, width: int, input_size: int = 518) -> tuple[int, i
         raise Dav2Error(
             f"{width} x {height} at input size {input_size} is {size[1]} x {size[0]} for the network, "
             f"{tokens:,} patches where {MAX_TOKENS:,} are the limit: "
-            "choose a smaller input_size (--input-size) or crop it"
+            "choose a smaller input_size or crop it"
         )
     return size
 
@@ -42,7 +42,7 @@ def check_input_size(input_size: int) -> None:
     """Raises Dav2Error for an input size that no photo can have."""
     check_whole("input_size (--input-size)", input_size, least=-math.inf)
     if input_size < PATCH:
-        raise Dav2Error(f"input_size (--input-size) {input_size} is less than one patch: give at least {PATCH}")
+        raise InvalidValueError(f"input_size={input_size} is less than one patch: give at least {PATCH}")
 
 
 def _to_patches(side: float, minimum: int) -> int:

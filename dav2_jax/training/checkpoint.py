@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 
 from dav2_jax import sharding
 from dav2_jax.convert.weights import Weights
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, first_line
 from dav2_jax.model.config import ModelConfig
 from dav2_jax.training.step import TrainState
 from dav2_jax.weights import checkpoint
@@ -39,7 +39,7 @@ class Checkpoints:
                 self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
             )
         except OSError as error:
-            raise Dav2Error(f"{self.folder}: cannot be written ({error.strerror}): choose another --out") from error
+            raise Dav2Error(f"{self.folder}: cannot be written ({error.strerror}): choose another folder") from error
 
     def refuse_full_disk(self, state: TrainState) -> None:
         """Raises Dav2Error if the disk has no room for what this run will write: asked before the first step."""
@@ -82,11 +82,11 @@ class Checkpoints:
         try:
             found = self._manager.restore(self.latest(), args=arguments)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             last, *earlier = sorted(self._manager.all_steps(), reverse=True)
             way = f"delete {self.folder / str(last)} to go on from step {earlier[0]}, or " if earlier else ""
             raise Dav2Error(
-                f"{self.folder}: step {last} cannot be read as this run's ({reason}): {way}choose another --out"
+                f"{self.folder}: step {last} cannot be read as this run's ({first_line(error, 200)}): "
+                f"{way}choose another folder"
             ) from error
         return found.state, found.position
 
@@ -116,5 +116,5 @@ def export(path: Path, config: ModelConfig, params, license: str, about: dict[st
 
 
 def _cannot_write(folder: Path, error: Exception) -> Dav2Error:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    reason = first_line(error, 200)
     return Dav2Error(f"{folder}: a checkpoint cannot be written ({reason}): free some space; the same command goes on")

@@ -44,9 +44,7 @@ def sources(recipe: Recipe, texts: tuple[str, ...]) -> tuple[Source, ...]:
     opened = tuple(map(open_source, texts))
     for text, source in zip(texts, opened, strict=True):
         if recipe.kind == "metric" and source.unit != "metres":
-            raise Dav2Error(
-                f"{text}: --kind metric needs depth in metres, and the unit of these labels is {source.unit}"
-            )
+            raise Dav2Error(f"{text}: kind=metric needs depth in metres, and the unit of these labels is {source.unit}")
     return opened
 
 
@@ -62,7 +60,7 @@ def _sensed(read: Callable[[Any], Example], surfaces: tuple[int, ...] | None, it
     """The example with what a depth camera would have measured in place of its depth: on these tags, or everywhere."""
     example = read(item)
     if "sensor_depth" not in example:
-        raise Dav2Error(f"{example['id']}: has no sensor_depth: train with --label depth")
+        raise Dav2Error(f"{example['id']}: has no sensor_depth: train with label=depth")
     sensor = example["sensor_depth"]
     where = True if surfaces is None else np.isin(example["tag"], surfaces)
     return example | {
@@ -98,17 +96,15 @@ def settle_folder(run: Path, recipe: Recipe, network: Network) -> None:
     """Makes the folder of a run, or makes sure that it is one of this recipe, unless nothing was saved in it yet."""
     path = run / "recipe.json"
     if run.is_file():
-        raise Dav2Error(f"{run}: is a file: name a folder with --out")
+        raise Dav2Error(f"{run}: is a file: name a folder")
     try:
         if path.exists() and any((run / "checkpoints").glob("*")):
             before, now = (dataclasses.asdict(one) for one in (recipes.from_json(path.read_text("utf-8")), recipe))
             differ = [f"{name} was {before[name]!r}" for name in now if name not in FREE and before[name] != now[name]]
             if differ:
-                further = (
-                    f"; --weights {run} with another --out trains it further" if "steps was" in str(differ) else ""
-                )
+                further = f"; weights={run} with another folder trains it further" if "steps was" in str(differ) else ""
                 raise Dav2Error(
-                    f"{run}: holds a run of another recipe ({'; '.join(differ)}): choose another --out, or delete it"
+                    f"{run}: holds a run of another recipe ({'; '.join(differ)}): choose another folder, or delete it"
                     + further
                 )
         if sharding.is_first():
@@ -121,9 +117,9 @@ def settle_folder(run: Path, recipe: Recipe, network: Network) -> None:
                 with atomic(file) as temporary:
                     temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise Dav2Error(f"{run}: cannot be written ({error.strerror}): choose another --out") from error
+        raise Dav2Error(f"{run}: cannot be written ({error.strerror}): choose another folder") from error
     except (ValueError, TypeError) as error:
-        raise Dav2Error(f"{path}: is not a recipe of this version ({error}): choose another --out") from error
+        raise Dav2Error(f"{path}: is not a recipe of this version ({error}): choose another folder") from error
 
 
 @dataclasses.dataclass(frozen=True)

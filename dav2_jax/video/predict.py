@@ -61,7 +61,7 @@ def predict_video(
     max_pixels    frames of more pixels, width x height, are refused
     overwrite     replace dst where it is a file, and throw away unfinished work made with other options
     progress      show a bar on a terminal
-    load_options  of `dav2.load`, where model is a name or a path: dtype, kind, max_depth, taps
+    load_options  of `dav2.load`, where model is a name or a path: dtype, kind, max_depth, taps, entry, prefix
 
     Returns a VideoReport: number of frames, flicker in percent, and in one line each, or None, what happened to the
     audio, what was damaged, and which of several videos in the file was used.

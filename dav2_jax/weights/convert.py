@@ -8,7 +8,7 @@ from dav2_jax.convert.recognize import Overrides
 from dav2_jax.convert.stored_tensor import DTYPES
 from dav2_jax.convert.weights import Weights
 from dav2_jax.convert.write import OUR_FILES, Stored, cast, write_hf, write_official
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, InvalidValueError
 from dav2_jax.files import refuse_existing
 from dav2_jax.model.config import Kind, Taps
 from dav2_jax.weights import checkpoint
@@ -27,17 +27,20 @@ def convert(
     kind: Kind | None = None,
     max_depth: float | None = None,
     taps: Taps | None = None,
+    entry: str | None = None,
+    prefix: str | None = None,
     license: str | None = None,
     overwrite: bool = False,
 ) -> str:
     """Reads `src`, a path or a released name, and writes `dst`; returns a summary for people.
 
     kind, max_depth, taps: only for what neither the tensors nor the file name of `src` say
+    entry, prefix: of a training checkpoint with several, the dict to take, and how the names of its tensors begin
     license: of the weights, in place of what `src` says
     Other arguments and errors as in `save`.
     """
     _check(Path(dst), to, dtype, overwrite)
-    weights = load_weights(src, Overrides(kind, max_depth, taps))
+    weights = load_weights(src, Overrides(kind, max_depth, taps, entry, prefix))
     if license is not None:
         weights = weights.replace(license=license)
     return save(weights, dst, to=to, dtype=dtype, overwrite=overwrite)
@@ -62,11 +65,11 @@ def save(
 
 def _check(dst: Path, to: str, dtype: str | None, overwrite: bool) -> None:
     if to not in get_args(Target):
-        raise Dav2Error(f"to (--to) {to!r} is none of {', '.join(get_args(Target))}")
+        raise InvalidValueError(f"to={to!r} is none of {', '.join(get_args(Target))}")
     if dtype not in (None, *get_args(Stored)):
-        raise Dav2Error(f"dtype (--dtype) {dtype!r} is none of {', '.join(get_args(Stored))}")
+        raise InvalidValueError(f"dtype={dtype!r} is none of {', '.join(get_args(Stored))}")
     if to == "checkpoint" and dst.suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        raise Dav2Error(f"{dst}: to checkpoint writes a folder of ours: add --to official, or call it {dst.stem}.ckpt")
+        raise Dav2Error(f"{dst}: to=checkpoint writes a folder of ours: give to=official, or call it {dst.stem}.ckpt")
     refuse_existing(dst, overwrite=overwrite, ours=OUR_FILES)
 
 

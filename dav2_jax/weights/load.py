@@ -11,7 +11,7 @@ import numpy as np
 from dav2_jax.convert.read import read, refuse_contradiction
 from dav2_jax.convert.recognize import Overrides, resolve_config
 from dav2_jax.convert.weights import Weights
-from dav2_jax.errors import Dav2Error, did_you_mean
+from dav2_jax.errors import Dav2Error, InvalidValueError, NotFoundError, did_you_mean
 from dav2_jax.model.config import PRESETS
 from dav2_jax.weights import checkpoint, hub
 from dav2_jax.weights.hub import EMBEDDED, RELEASES, UNRELEASED, UNTRAINED
@@ -23,20 +23,29 @@ def load_weights(name: str | os.PathLike, overrides: Overrides = Overrides()) ->
     name: a name of `dav2 models`, downloaded and converted once; a `.pth`, `.safetensors` or Hugging Face folder of a
           depth model or a DINOv2 encoder; a checkpoint folder; the folder of a training run; "nano", which comes with
           the package; or "untrained-small", -base, -large, -giant, -nano: random weights
-    overrides: kind, max depth and taps, for files that do not say them
+    overrides: kind, max depth and taps, for files that do not say them; entry and prefix, for those of several networks
     Raises Dav2Error for an unknown name, no network, and whatever is wrong with a file.
     """
     if not isinstance(name, str | os.PathLike):
         raise Dav2Error(f"a {type(name).__name__} is no model: give a released name or a path")
     overrides.check()
     if os.fspath(name).startswith(UNTRAINED):
+        _refuse_choice(name, overrides)
         return _untrained(os.fspath(name), overrides)
     path = resolve(name)
     if not checkpoint.is_checkpoint(path):
         return read(path, overrides)
+    _refuse_choice(name, overrides)
     weights = checkpoint.load(path)
     refuse_contradiction(path, weights.config, overrides)
     return weights
+
+
+def _refuse_choice(name: str | os.PathLike, overrides: Overrides) -> None:
+    """Raises Dav2Error where one of several networks is asked for and there is one alone."""
+    for parameter in ("entry", "prefix"):
+        if (value := getattr(overrides, parameter)) is not None:
+            raise InvalidValueError(f"{os.fspath(name)}: holds one network alone: leave out {parameter}={value!r}")
 
 
 def resolve(name: str | os.PathLike) -> Path:
@@ -59,10 +68,10 @@ def resolve(name: str | os.PathLike) -> Path:
     if name in UNRELEASED:
         raise Dav2Error(f"{name}: {UNRELEASED[name]}")
     if os.sep in name or Path(name).suffix:
-        raise Dav2Error(f"{name}: no such file or folder")
+        raise NotFoundError(f"{name}: no such file or folder")
     names = [*RELEASES, EMBEDDED, *(UNTRAINED + size for size in PRESETS)]
     near = did_you_mean(name.lower(), names, most=3)
-    raise Dav2Error(f"{name!r}: neither a file nor a released model{near}: `dav2 models` lists all names")
+    raise NotFoundError(f"{name!r}: neither a file nor a released model{near}: `dav2 models` lists all names")
 
 
 def _of_run(run: Path) -> Path:

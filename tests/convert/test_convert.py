@@ -92,7 +92,7 @@ def test_hugging_face_there_and_back(tiny_hf, tmp_path, kind, swiglu):
 
 
 def test_a_folder_of_ours_is_not_called_as_a_file_of_pytorch(small_pth, tmp_path):
-    with pytest.raises(Dav2Error, match=r"x\.pth: .*add --to official, or call it x\.ckpt"):
+    with pytest.raises(Dav2Error, match=r"x\.pth: .*give to=official, or call it x\.ckpt"):
         convert(small_pth, tmp_path / "x.pth")
 
 
@@ -106,7 +106,7 @@ def test_our_own_exports_say_what_they_are(tmp_path, to, file):
     weights = load_weights(mine / file)
     assert (weights.config.kind, weights.config.max_depth, weights.config.taps) == ("metric", 35.0, (2, 3, 4, 5))
     assert (weights.config.encoder, weights.config.input_size, weights.license) == ("nano", 210, "MIT")
-    with pytest.raises(Dav2Error, match=r"--max-depth 80 contradicts its own record, which says 35"):
+    with pytest.raises(Dav2Error, match=r"max_depth=80 contradicts its own record, which says 35"):
         load_weights(shutil.copy(mine / file, tmp_path / "moved.pth"), Overrides(max_depth=80.0))
     if to == "official":
         for options in ({"weights_only": True}, {"mmap": True}, {"weights_only": False}):
@@ -146,7 +146,7 @@ def test_training_checkpoint(small_pth, tmp_path):
     }
     nested |= {"epoch": 3, "previous_best": {"d1": 0.9, "abs_rel": 0.1}}
     torch.save(nested, tmp_path / "latest.pth")
-    with pytest.raises(Dav2Error, match=r"latest\.pth: .*--max-depth.*--taps"):
+    with pytest.raises(Dav2Error, match=r"latest\.pth: .*max_depth=METRES.*taps=v2"):
         convert(tmp_path / "latest.pth", tmp_path / "out.ckpt")
     convert(tmp_path / "latest.pth", tmp_path / "out.ckpt", max_depth=20.0, taps="v2")
     assert checkpoint.load(tmp_path / "out.ckpt").config.max_depth == 20.0
@@ -276,7 +276,7 @@ def test_existing_targets_are_kept(small_pth, tmp_path):
     target = tmp_path / "small.ckpt"
     target.mkdir()
     (target / "precious").write_text("data")
-    with pytest.raises(Dav2Error, match="--overwrite"):
+    with pytest.raises(Dav2Error, match="overwrite=True"):
         convert(small_pth, target)
     with pytest.raises(Dav2Error, match="is a folder of something else"):
         convert(small_pth, target, overwrite=True)
@@ -395,9 +395,9 @@ def test_verify_says_what_does_not_fit(tiny_hf, tmp_path, photo):
     Image.fromarray(photo).save(tmp_path / "photo.png")
     Image.fromarray(photo[:100]).save(tmp_path / "other.png")
     verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", input_size=28, save=tmp_path / "reference.npz")
-    with pytest.raises(Dav2Error, match="300 x 200, and this one is 300 x 100: pass --image"):
+    with pytest.raises(Dav2Error, match="300 x 200, and this one is 300 x 100: pass image=PHOTO"):
         verify(load_weights(tiny_hf()), image=tmp_path / "other.png", against=tmp_path / "reference.npz")
-    with pytest.raises(Dav2Error, match="leave --input-size out"):
+    with pytest.raises(Dav2Error, match="leave input_size out"):
         verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", against=tmp_path / "reference.npz", input_size=56)
     with pytest.raises(Dav2Error, match="not a stored reference"):
         verify(load_weights(tiny_hf()), image=tmp_path / "photo.png", against=tmp_path / "photo.png")

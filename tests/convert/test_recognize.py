@@ -78,10 +78,10 @@ def test_flags_come_before_the_name():
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (Overrides(), ["--kind relative", "--max-depth METRES", "--taps v2"]),
-        (Overrides(kind="relative"), ["--taps v2"]),
-        (Overrides(taps="v2"), ["--kind relative", "--max-depth METRES"]),
-        (Overrides(kind="metric", taps="v2"), ["--max-depth METRES"]),
+        (Overrides(), ["kind=relative", "max_depth=METRES", "taps=v2"]),
+        (Overrides(kind="relative"), ["taps=v2"]),
+        (Overrides(taps="v2"), ["kind=relative", "max_depth=METRES"]),
+        (Overrides(kind="metric", taps="v2"), ["max_depth=METRES"]),
     ],
 )
 def test_never_a_guess(flags, named):
@@ -90,7 +90,7 @@ def test_never_a_guess(flags, named):
     text = str(error.value)
     assert text.startswith("x.pth: ")
     assert "\n" not in text
-    assert [flag for flag in ("--kind relative", "--max-depth METRES", "--taps v2") if flag in text] == named
+    assert [flag for flag in ("kind=relative", "max_depth=METRES", "taps=v2") if flag in text] == named
 
 
 def test_contradictions():
@@ -98,7 +98,7 @@ def test_contradictions():
         settle(flags=Overrides("relative", 20.0, "v2"))
     with pytest.raises(Dav2Error, match="not a positive"):
         settle(flags=Overrides(max_depth=-1.0, taps="v2"))
-    with pytest.raises(Dav2Error, match="an encoder alone has no"):
+    with pytest.raises(Dav2Error, match="an encoder alone has neither kind, depth nor taps: leave out taps=v1"):
         recognize.resolve_config("x", PRESETS["small"].replace(kind="encoder"), Overrides(), Overrides(taps="v1"))
 
 

@@ -299,7 +299,9 @@ def test_hugging_face_folders(tiny_hf, tmp_path):
     config["backbone_config"] |= {"image_size": [518, 518], "patch_size": [14, 14]}
     config["max_depth"] = None
     (folder / "config.json").write_text(json.dumps(config | {"patch_size": [14, 14]}))
-    with pytest.raises(Dav2Error, match=r"config\.json: a metric model without max_depth: pass --max-depth METRES"):
+    with pytest.raises(
+        Dav2Error, match=r"config\.json: a metric model that does not say its depth range: pass max_depth=METRES"
+    ):
         load_weights(folder)
     weights = load_weights(folder, Overrides(max_depth=20.0))
     original = load_weights(source)

@@ -347,7 +347,7 @@ def test_beside_a_frozen_encoder_and_on_without_its_file(undisturbed, recipe, tm
         ({"warmup": 24}, "--warmup 24: the run has 24 steps: give --warmup 1"),
         ({"steps": 0, "size": 30, "loss": "silog"}, "--steps 0: .*; --size 30: .*: give 28; --loss silog is for"),
         ({"max_depth": 20.0}, "--max-depth 20 is for --kind metric"),
-        ({"label": "sensor"}, "has no sensor_depth: train with --label depth"),
+        ({"label": "sensor"}, "has no sensor_depth: train with label=depth"),
     ],
 )
 def test_what_cannot_be_is_one_line_before_the_first_step(recipe, changes, message, tmp_path):
@@ -360,7 +360,7 @@ def test_what_cannot_be_is_one_line_before_the_first_step(recipe, changes, messa
 def test_disparity_of_any_scale_teaches_no_metres(recipe, data, tmp_path):
     metric = dataclasses.replace(recipe, kind="metric", max_depth=20.0, loss="silog")
     for changes in ({"train": (f"{data}?unit=disparity",)}, {"validate": (f"{data}?unit=disparity",)}):
-        with pytest.raises(Dav2Error, match=r"unit=disparity: --kind metric needs depth in metres.* is disparity$"):
+        with pytest.raises(Dav2Error, match=r"unit=disparity: kind=metric needs depth in metres.* is disparity$"):
             train(dataclasses.replace(metric, **changes), tmp_path / "run")
 
 

@@ -77,7 +77,7 @@ def test_the_license_of_the_weights_is_carried_on(tmp_path, tiny):
 def test_a_run_is_a_folder(tmp_path):
     network = start.network(Recipe(), tmp_path / "none")
     (tmp_path / "file").touch()
-    with pytest.raises(Dav2Error, match="file: is a file: name a folder with --out"):
+    with pytest.raises(Dav2Error, match="file: is a file: name a folder"):
         start.settle_folder(tmp_path / "file", Recipe(), network)
-    with pytest.raises(Dav2Error, match=r"below: cannot be written \(Not a directory\): choose another --out"):
+    with pytest.raises(Dav2Error, match=r"below: cannot be written \(Not a directory\): choose another folder"):
         start.settle_folder(tmp_path / "file/below", Recipe(), network)

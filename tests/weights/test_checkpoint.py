@@ -86,7 +86,7 @@ def test_a_failed_overwrite_keeps_the_old(folder):
         checkpoint.save(folder, broken(), overwrite=True)
     assert checkpoint.load(folder).license == "Apache-2.0"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    with pytest.raises(Dav2Error, match="exists: choose another name, or pass --overwrite"):
+    with pytest.raises(Dav2Error, match="exists: choose another name, or pass overwrite=True"):
         checkpoint.save(folder, weights())
 
 

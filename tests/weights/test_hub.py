@@ -128,5 +128,5 @@ def test_untrained_models_take_the_flags():
 
 
 def test_computation_is_in_float32_or_bfloat16():
-    with pytest.raises(Dav2Error, match="dtype 'float16'"):
+    with pytest.raises(Dav2Error, match="dtype='float16'"):
         dav2.load("small", dtype="float16")
