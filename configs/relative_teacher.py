@@ -10,7 +10,7 @@ As published: DINOv2 encoder and a fresh head, squares of 518, batch 64, 160,000
 head, L_ssi + 2 L_gm on disparity, flips only. Not published, and our choice: AdamW with decay 0.01 on matrices, linear
 decay of the rate (V1's), clipping at 1, bfloat16.
 
-Expected, abs_rel / d1 zero-shot by `dav2 eval`, from Table 5 (trained on labeled synthetic images alone):
+Expected, abs_rel / d1 zero-shot, from Table 5 of the paper (trained on labeled synthetic images alone):
     S  KITTI .104/.889  NYU .084/.928       L  KITTI .081/.937  NYU .048/.976
     B  KITTI .094/.912  NYU .062/.963       G  KITTI .075/.947  NYU .044/.979
 
