@@ -1,8 +1,8 @@
-# make demo    install into .venv and predict the bundled picture
+# make demo    install into .venv and predict the bundled image
 # make check   install what the tests need; lint and the fast tests, under three minutes
 # make test    the same and all other tests
-# make nano    train a model like the one in the package, from scratch: hours; stopped, it goes on
-# A fresh machine needs Python 3.11 or newer with venv, and a package index. PYTHON=python3.12 picks another one.
+# make nano    train a network of the shape of the bundled one from random numbers: hours; a stopped run continues
+# A fresh machine needs Python 3.11 or newer with venv, and a package index. PYTHON=python3.12 selects an interpreter.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.stamp
 	$(BIN)/dav2 predict dav2_jax/assets/room.jpg --model nano --out demo --format color side-by-side
 	@echo "The picture: $(CURDIR)/demo/room.jpg.side-by-side.png"
-	@echo "nano is small and comes along. The real model, with network: $(BIN)/dav2 predict YOUR_PHOTO"
+	@echo "nano is small and bundled. For the released model, with network: $(BIN)/dav2 predict YOUR_PHOTO"
 
 check: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
@@ -25,7 +25,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# What is there already is left as it is, or gone on with.
+# Complete outputs are kept and unfinished ones continued.
 nano: export XLA_FLAGS = --xla_force_host_platform_device_count=2
 nano: $(VENV)/test.stamp
 	$(BIN)/dav2 data prepare 'procedural?count=7000&seed=3&height=252&width=336' scenes/clean

@@ -92,7 +92,7 @@ def over_batch(function: Callable, mesh: jax.sharding.Mesh, params=None) -> Call
             which `collect` puts together.
 
     Each device runs the function on its share, by `jax.shard_map`: where XLA itself divides a program, it takes plain
-    operations in place of the TPU kernels (`model.tpu_kernel`), and with split parameters splits activations too.
+    operations in place of the TPU kernels (`kernels.dispatch`), and with split parameters splits activations too.
     """
     whole, split = replicated(mesh) if params is None else params, batch_sharding(mesh)
     if mesh.size > 1:

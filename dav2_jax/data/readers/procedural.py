@@ -5,7 +5,7 @@
 
 A scene depends on (seed, index, style) alone, not on the batch, the number of devices or the process. Depth is that of
 the surface one meets first, also where it is glass or a mirror; `tag` says where that is so, and `sensor_depth` is what
-a real device would have labeled instead. The parts are in `data/scenes/`: shapes and their intersections, textures,
+a real device would have labeled instead. The parts are in `scenes/`: shapes and their intersections, textures,
 light, the catalog of things, the layouts, the camera and the sensor.
 """
 
