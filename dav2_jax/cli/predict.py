@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dav2_jax.cli.flags import MODEL, Entry, Kind, MaxDepth, Prefix, Taps
+from dav2_jax.cli.messages import with_flags
 from dav2_jax.cli.parse import arg
 from dav2_jax.errors import Dav2Error
 from dav2_jax.inference.formats import FORMATS
@@ -196,6 +197,7 @@ def predict(
         fov=fov,
         problems=problems if first else (),
         left_out=left_out,
+        reword=partial(with_flags, function=predict),
     )
     report = report.merged() if distributed else report
     if first:

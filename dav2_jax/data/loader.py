@@ -235,7 +235,7 @@ class _Read:
                 row = self._transform(source, example, seed)
             except Dav2Error as error:
                 if self.on_error == "raise":
-                    way = 'on_error="skip" leaves such examples out; dav2 train: --on-error skip'
+                    way = 'on_error="skip" leaves such examples out'
                     raise Dav2Error(f"{error} ({way})") from error
                 skipped.append(str(error))
                 continue

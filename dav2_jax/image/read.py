@@ -230,7 +230,7 @@ def _readable_errors(max_pixels: int) -> Iterator[None]:
     except (Dav2Error, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise Dav2Error(f"more pixels than the limit of {max_pixels:,}: raise max_pixels (--max-pixels)") from error
+        raise Dav2Error(f"more pixels than the limit of {max_pixels:,}: raise max_pixels") from error
     except Exception as error:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise Dav2Error(f"damaged or unreadable image ({reason}): check the file") from error
@@ -262,8 +262,7 @@ def _decode(image: Image.Image, max_pixels: int, tolerant: bool, exif: Image.Exi
     width, height = image.size
     if width * height > max_pixels:
         raise Dav2Error(
-            f"{width} x {height} = {width * height:,} pixels are over the limit of {max_pixels:,}: "
-            "raise max_pixels (--max-pixels)"
+            f"{width} x {height} = {width * height:,} pixels are over the limit of {max_pixels:,}: raise max_pixels"
         )
     notes: list[str] = []
     is_file = isinstance(image, ImageFile.ImageFile)

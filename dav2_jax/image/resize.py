@@ -40,7 +40,7 @@ def network_size(height: int, width: int, input_size: int = 518) -> tuple[int, i
 
 def check_input_size(input_size: int) -> None:
     """Raises Dav2Error for an input size that no photo can have."""
-    check_whole("input_size (--input-size)", input_size, least=-math.inf)
+    check_whole("input_size", input_size, least=-math.inf)
     if input_size < PATCH:
         raise InvalidValueError(f"input_size={input_size} is less than one patch: give at least {PATCH}")
 

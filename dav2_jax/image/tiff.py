@@ -98,7 +98,7 @@ def read_plain(data: bytes, page: Page, max_pixels: int) -> np.ndarray | None:
     if not (plain and known and page.pixels and set(page.tags[BITS]) == {bits}):
         return None
     if page.pixels > max_pixels:
-        raise Dav2Error(f"more pixels than the limit of {max_pixels:,}: raise max_pixels (--max-pixels)")
+        raise Dav2Error(f"more pixels than the limit of {max_pixels:,}: raise max_pixels")
     order, _ = _header(data[:8])
     row_bytes = math.ceil(width * samples * bits / 8)  # rows start at whole bytes
     rows_per_strip = min(page.get(ROWS_PER_STRIP, height) or height, height)

@@ -28,7 +28,7 @@ RELATIVE = (
 )
 NO_FOCAL = (
     "a point cloud needs the camera's focal length and the photo does not state it{many}: "
-    "give focal_length (--focal-length, pixels of the photo) or fov (--fov, degrees from left to right edge)"
+    "give focal_length (pixels of the photo) or fov (degrees from left to right edge)"
 )
 _ROWS = 256  # of the map in a strip
 _MOST_BYTES = 2**32 - 1  # of a GLB file, which has 32-bit lengths

@@ -173,7 +173,7 @@ FORMATS = {
         write_ply,
         "colored point cloud without the pixels that fly between surfaces, binary, x right, y down, z forward (OpenCV, "
         "COLMAP). Needs a focal length: from the photo's EXIF data, "
-        "--focal-length or --fov. In metres with a metric model; true in order only with a relative one",
+        "focal_length or fov. In metres with a metric model; true in order only with a relative one",
     ),
     "glb": Format(
         ".glb",

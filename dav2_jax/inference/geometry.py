@@ -41,8 +41,8 @@ def focal_from_fov(fov: float, width: int) -> float:
 
     Raises Dav2Error unless 0 < fov < 180.
     """
-    if not 0 < _number("fov (--fov)", fov) < 180:
-        raise Dav2Error(f"fov (--fov) is {fov:g} degrees: give the horizontal angle, between 0 and 180")
+    if not 0 < _number("fov", fov) < 180:
+        raise Dav2Error(f"fov={fov:g} degrees: give the horizontal angle, between 0 and 180")
     return width / 2 / math.tan(math.radians(fov) / 2)
 
 
@@ -127,11 +127,9 @@ def choose_focal(focal_length: float | None, fov: float | None, *, width: int, k
     Raises Dav2Error when both are given, or one is out of range.
     """
     if focal_length is not None and fov is not None:
-        raise Dav2Error("focal_length (--focal-length) and fov (--fov) are both given: give one of them")
-    if focal_length is not None and not 0 < _number("focal_length (--focal-length)", focal_length) < math.inf:
-        raise Dav2Error(
-            f"focal_length (--focal-length) is {focal_length:g}: give pixels of the photo, a positive number"
-        )
+        raise Dav2Error("focal_length and fov are both given: give one of them")
+    if focal_length is not None and not 0 < _number("focal_length", focal_length) < math.inf:
+        raise Dav2Error(f"focal_length is {focal_length:g}: give pixels of the photo, a positive number")
     if fov is not None:
         return focal_from_fov(fov, width)
     return known if focal_length is None else float(focal_length)

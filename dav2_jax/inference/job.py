@@ -87,6 +87,7 @@ def predict_files(
     progress: bool = True,
     problems: Sequence[str] = (),
     left_out: Counter[str] | None = None,
+    reword: Callable[[str], str] = str,
 ) -> Report:
     """Predict each input and write it in all formats to out / (input.relative + the suffix of the format).
 
@@ -97,6 +98,7 @@ def predict_files(
     progress       show a bar on a terminal (there is none elsewhere).
     problems       lines of `find_inputs`; they are shown and counted as failures, as if they came up here.
     left_out       of `find_inputs`, for the report
+    reword         of the lines on stderr: the command line puts its flags in place of parameters
 
     A photo that fails (unreadable, too large, full disk) costs one line on stderr and the rest go on. Any other
     exception is a bug, or Ctrl-C, and comes through; the files written until then are whole. Raises Dav2Error, before
@@ -107,7 +109,7 @@ def predict_files(
     failures, written = [], 0
 
     def say(line: str) -> None:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(reword(line), file=sys.stderr)
 
     def fail(line: str) -> None:
         failures.append(line)
@@ -208,13 +210,13 @@ def explain(error: BaseException, photo: Photo, out: Path) -> str | None:
         text = str(error)
         return text if text.startswith(f"{photo}: ") else f"{photo}: {text}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)):
-        return f"{photo}: not enough memory: use a smaller input_size (--input-size) or model (--model)"
+        return f"{photo}: not enough memory: use a smaller input_size or model"
     if isinstance(error, Image.DecompressionBombError):
-        return f"{photo}: too many pixels: raise max_pixels (--max-pixels) if you trust the file"
+        return f"{photo}: too many pixels: raise max_pixels if you trust the file"
     if isinstance(error, Image.UnidentifiedImageError):
         return f"{photo}: not an image that Pillow can read: check the file"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{photo}: no space left for its outputs in {out}: free some and run again with --skip-existing"
+        return f"{photo}: no space left for its outputs in {out}: free some and run again with skip_existing"
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename and str(error.filename) != str(photo) else ""
         return f"{photo}: {error.strerror or error}{where}: check that it can be read and that {out} can be written"
@@ -242,7 +244,7 @@ def _check(out: Path, formats: Sequence[str], focal_length: float | None, fov: f
     if "exr" in formats:
         import_optional("OpenEXR")
     if out.exists() and not out.is_dir():
-        raise Dav2Error(f"{out}: is a file: name a folder with --out")
+        raise Dav2Error(f"{out}: is a file: name another folder")
     choose_focal(focal_length, fov, width=1, known=None)
 
 
@@ -253,4 +255,4 @@ def _refuse_unwritable(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise Dav2Error(f"{out}: cannot be written ({error.strerror}): choose another --out") from error
+        raise Dav2Error(f"{out}: cannot be written ({error.strerror}): choose another folder") from error

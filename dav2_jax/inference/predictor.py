@@ -160,7 +160,7 @@ class Model:
         photos = photo if many else [photo]
         if isinstance(photos, list | tuple):
             batch_size = self.batch_size if batch_size is None else batch_size
-            check_whole("batch_size (--batch-size)", batch_size)
+            check_whole("batch_size", batch_size)
             batch_size = min(batch_size, len(photos) or 1)
         options = {"input_size": input_size, "max_pixels": max_pixels, "resize": resize, "batch_size": batch_size}
         depths = _values(self.stream(photos, tiles=tiles, **options), warn_of_notes=True)
@@ -186,15 +186,15 @@ class Model:
         """
         self._refuse_encoder()
         batch_size = self.batch_size if batch_size is None else batch_size
-        check_whole("batch_size (--batch-size)", batch_size)
+        check_whole("batch_size", batch_size)
         if not isinstance(max_pixels, numbers.Real) or not max_pixels >= 1:  # 1e8 is fine
-            raise Dav2Error(f"max_pixels (--max-pixels) is {max_pixels!r}: give a number of pixels")
+            raise Dav2Error(f"max_pixels is {max_pixels!r}: give a number of pixels")
         check_input_size(self._size(input_size))
         check_choice("resize", resize, get_args(Resize))
         if tiles is not None:
             check_tiles(tiles)
             if resize != "photo":
-                raise Dav2Error("tiles give detail to a map of the photo's size: leave out resize='network' (--resize)")
+                raise Dav2Error("tiles give detail to a map of the photo's size: leave out resize='network'")
             options = {"input_size": input_size, "max_pixels": max_pixels}
 
             def predict_list(photos):
@@ -303,7 +303,7 @@ class Model:
         if self.config.kind == "encoder":
             raise Dav2Error(
                 "an encoder alone has no head to predict depth: use features(photo), or train a head on it "
-                "(dav2 train ... --head fresh)"
+                "(dav2 train, with head=fresh)"
             )
 
     def _size(self, input_size: int | None) -> int:

@@ -68,7 +68,7 @@ def plan(
         shorter = min(height, width)
         tiles = next((n for n in range(1, _MOST_AUTO) if size(shorter, n) <= input_size), _MOST_AUTO)
     if tiles > 1 and min(height, width) < 14 * tiles:
-        raise Dav2Error(f"tiles (--tiles) is {tiles}, too many for a photo of {width} x {height}: give fewer")
+        raise Dav2Error(f"tiles={tiles}: too many for a photo of {width} x {height}: give fewer")
 
     def starts(side: int) -> tuple[int, ...]:
         return tuple(round(k * (side - size(side, tiles)) / max(1, tiles - 1)) for k in range(tiles))
@@ -80,7 +80,7 @@ def check_tiles(tiles: int | Literal["auto"]) -> None:
     """Raises Dav2Error for what no photo can be cut into."""
     is_count = hasattr(tiles, "__index__") and not isinstance(tiles, bool)
     if not (isinstance(tiles, str) and tiles == "auto") and not (is_count and 1 <= tiles <= MOST_TILES):
-        raise Dav2Error(f"tiles (--tiles) is {tiles}: give 'auto' or a number along each side, from 1 to {MOST_TILES}")
+        raise Dav2Error(f"tiles={tiles}: give 'auto' or a number along each side, from 1 to {MOST_TILES}")
 
 
 def predict_tiled(

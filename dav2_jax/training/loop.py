@@ -75,7 +75,7 @@ def train(
         # 2. Start.
         stopping = stack.enter_context(_stop_signals())
         if sharding.is_first():
-            busy = f"{folder}: another process is training there: wait for it, or choose another --out"
+            busy = f"{folder}: another process is training there: wait for it, or choose another folder"
             stack.enter_context(held(folder / ".train.lock", busy))
         checkpoints = Checkpoints(folder)
         stack.callback(checkpoints.close)
@@ -155,7 +155,7 @@ def train(
 def _opening(run: Run, folder: Path, first_step: int) -> str:
     """The first line of a run: on which devices, and from which step."""
     if first_step >= run.recipe.steps:
-        way = f"a new run with --weights {folder} --out ANOTHER trains further"
+        way = f"a new run with weights={folder} and another folder trains further"
         return f"nothing left to do: step {first_step} of {run.recipe.steps} is done; {way}"
     where = f"on {run.hardware}, {run.recipe.dtype}, {run.recipe.batch_size} examples a step"
     return f"resumed at step {first_step} {where}" if first_step else f"training {where}"
@@ -179,7 +179,7 @@ def _stop_if_not_finite(previous: tuple[dict[str, jax.Array], jax.Array] | None,
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
     raise Dav2Error(
         f"step {number}: the loss or its gradient is not finite. Its examples: {names}{more}. The step was not taken; "
-        "look at them with dav2 data check, or lower --encoder-lr"
+        "look at them with dav2 data check, or lower encoder_lr"
     )
 
 

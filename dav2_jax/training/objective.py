@@ -58,13 +58,13 @@ def _depth_loss(recipe: Recipe) -> Loss:
     return relative
 
 
-def make_augment(recipe: Recipe) -> Callable[[jax.Array, Batch], Batch]:
-    """(key, batch of the loader) -> batch: normalized images, after the strong augmentation where the recipe has it.
+def make_augment(recipe: Recipe) -> Callable[[Batch], Batch]:
+    """batch of the loader -> batch: normalized images, after the strong augmentation where the recipe has it.
 
-    Each example draws from its own seed, so the key is not used.
+    Each example draws from its own seed.
     """
 
-    def augment(_key: jax.Array, batch: Batch) -> Batch:
+    def augment(batch: Batch) -> Batch:
         if not recipe.strong:
             return batch | {"image": strong.network_input(batch["image"])}
         images = strong.photometric(batch["image"], batch["seed"])
@@ -90,7 +90,7 @@ def training_step(recipe: Recipe, config: ModelConfig, optimizer: Optimizer, mes
     """step(state, batch of the loader) -> (state, metrics), jitted: see `step.make_step`."""
     return make_step(
         make_loss(recipe), config, optimizer, mesh, dtype=jnp.dtype(recipe.dtype), remat=recipe.remat,
-        accumulation=recipe.accumulate, augment=make_augment(recipe), seed=recipe.seed,
+        accumulation=recipe.accumulate, augment=make_augment(recipe),
         frozen_encoder=recipe.feature_weight > 0,
     )  # fmt: skip
 

@@ -91,13 +91,13 @@ def _why(sample: Sample, limits: tuple[float, float] | None) -> str:
     if limits is None:
         return (
             f"values are {seen}, and a crop needs {MIN_VALID} valid pixels that are not all the same: "
-            "denser depth, or a larger size (--size), helps"
+            "denser depth, or a larger size helps"
         )
     low, high = limits
     text = f"depth is {seen} m, and the loss takes {low:g} m to {high:g} m: "
     if values.min() > high or np.median(values) > high:
         scale = "are these millimetres? Add ?scale=0.001 to the source, or " if np.median(values) > 5 * high else ""
-        return f"{text}{scale}raise max_depth (--max-depth)"
+        return f"{text}{scale}raise max_depth"
     if np.median(values) < low:
-        return f"{text}is it in another unit? Add its ?scale= to the source, or lower min_depth (--min-depth)"
+        return f"{text}is it in another unit? Add its ?scale= to the source, or lower min_depth"
     return f"{text}look at it with dav2 data check"

@@ -21,13 +21,13 @@ from dav2_jax.model.config import PRESETS, ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One training run. `dav2 train RECIPE --field value` changes a field."""
+    """One training run. `dav2 train RECIPE` has a flag for each field."""
 
     # Network
     encoder: str = "small"
     """Encoder size: small, base, large, giant or nano; custom: that of the weights, from Hugging Face."""
     kind: Literal["relative", "metric"] = "relative"
-    """relative: affine-invariant disparity. metric: depth in metres, up to --max-depth."""
+    """relative: affine-invariant disparity. metric: depth in metres, up to max_depth."""
     max_depth: float | None = None
     """Largest depth of a metric model in metres: 20 for rooms, 80 for streets."""
     weights: str | None = None
@@ -47,7 +47,7 @@ class Recipe:
     width: int | None = None
     """Crop width (default: square)."""
     heights: tuple[int, ...] = ()
-    """Multi-scale training: cycle these crop heights, one per step. Validation stays at --size."""
+    """Multi-scale training: cycle these crop heights, one per step. Validation stays at the full size."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     strong: bool = False
@@ -58,7 +58,7 @@ class Recipe:
     workers: int | None = None
     """Loader processes; 0: in-process threads (default: one per core, up to 8)."""
     cache: bool = False
-    """Keep decoded examples in memory, for small datasets; implies --workers 0."""
+    """Keep decoded examples in memory, for small datasets; then one process reads."""
     on_error: Literal["raise", "skip"] = "raise"
     """Unreadable examples: stop the run, or skip and report them."""
 
@@ -74,9 +74,9 @@ class Recipe:
     feature_weight: float = 0.0
     """Weight of the DINOv2 feature-alignment loss."""
     features: str | None = None
-    """Frozen encoder of the feature-alignment loss, such as dinov2-small (default: that of --weights)."""
+    """Frozen encoder of the feature-alignment loss, such as dinov2-small (default: that of the weights)."""
     min_depth: float = 0.001
-    """SiLog ignores depths outside [--min-depth, --max-depth] metres."""
+    """SiLog ignores depths outside [min_depth, max_depth] metres."""
 
     # Optimization
     steps: int = 10_000
@@ -90,7 +90,7 @@ class Recipe:
     schedule: Literal["constant", "linear", "poly", "cosine"] = "poly"
     """Learning-rate schedule after the warm-up; poly: (1 - step / steps)^0.9."""
     warmup: int = 0
-    """Steps of linear learning-rate warm-up, included in --steps."""
+    """Steps of linear learning-rate warm-up, included in the steps."""
     b2: float = 0.999
     """Adam beta2; 0.99 for short runs from random weights."""
     matrices: Literal["adam", "muon"] = "adam"
@@ -161,64 +161,64 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
     for name, least in _LEAST.items():
         value = getattr(recipe, name)
         if value is not None and value < least:
-            yield f"{_flag(name)} {value}: give {least} or more"
+            yield f"{name}={value}: give {least} or more"
     for name in _SHARES:
         value = getattr(recipe, name)
         if value is not None and not 0 <= value <= 1:
-            yield f"{_flag(name)} {value}: give a share of 0 to 1"
+            yield f"{name}={value}: give a share of 0 to 1"
 
 
 def _network_faults(recipe: Recipe) -> Iterator[str]:
     if recipe.kind == "metric" and recipe.max_depth is None:
-        yield "--kind metric needs --max-depth, in metres: 20 for rooms, 80 for streets"
+        yield "kind=metric needs max_depth, in metres: 20 for rooms, 80 for streets"
     if recipe.kind != "metric" and recipe.max_depth is not None:
-        yield f"--max-depth {recipe.max_depth:g} is for --kind metric"
+        yield f"max_depth={recipe.max_depth:g} is for kind=metric"
     if recipe.max_depth is not None and not recipe.max_depth > recipe.min_depth:
-        yield f"--max-depth {recipe.max_depth:g}: give more than --min-depth {recipe.min_depth:g}, in metres"
+        yield f"max_depth={recipe.max_depth:g}: give more than min_depth={recipe.min_depth:g}, in metres"
     if recipe.head == "fresh" and not recipe.weights:
-        yield "--head fresh needs --weights: without, everything is fresh"
+        yield "head=fresh needs weights to take the encoder from: without, everything is fresh"
 
 
 def _data_faults(recipe: Recipe) -> Iterator[str]:
     if not recipe.train:
-        yield "no --train: give at least one source, such as own:mine.csv or procedural"
+        yield "no training source: give at least one, such as train=own:mine.csv or train=procedural"
     if recipe.mix and len(recipe.mix) != len(recipe.train):
-        yield f"--mix: {len(recipe.mix)} shares for {len(recipe.train)} sources"
+        yield f"the mix has {len(recipe.mix)} shares for {len(recipe.train)} sources"
     for name in ("size", "width"):
         value = getattr(recipe, name)
         if value is not None and value % 14:
-            yield f"{_flag(name)} {value}: crops are a multiple of 14: give {max(14, round(value / 14) * 14)}"
+            yield f"{name}={value}: crops are a multiple of 14: give {max(14, round(value / 14) * 14)}"
     for height in recipe.heights:
         if height % 14 or not 14 <= height <= recipe.size or height * recipe.crop[1] % (14 * recipe.size):
             yield (
-                f"--heights {height}: give multiples of 14 up to --size {recipe.size}, with which the width, "
+                f"heights={height}: give multiples of 14 up to size={recipe.size}, with which the width, "
                 f"{recipe.crop[1]} at full size, is a multiple of 14 as well"
             )
 
 
 def _loss_faults(recipe: Recipe) -> Iterator[str]:
     if recipe.loss == "silog" and recipe.kind != "metric":
-        yield "--loss silog is for --kind metric"
+        yield "loss=silog is for kind=metric"
     if recipe.loss != "silog" and recipe.kind != "relative":
-        yield f"--loss {recipe.loss} is for --kind relative: give --loss silog"
+        yield f"loss={recipe.loss} is for kind=relative: give loss=silog"
     if recipe.loss in ("fixed_scale", "aligned"):
         if recipe.strong:
-            yield f"--loss {recipe.loss} has no --strong: mixed images have two scales"
+            yield f"loss={recipe.loss} does not go with strong=True: mixed images have two scales"
         if recipe.trim:
-            yield f"--loss {recipe.loss} trims nothing: leave --trim out"
+            yield f"loss={recipe.loss} trims nothing: leave trim={recipe.trim:g} out"
     if recipe.feature_weight and not (recipe.features or recipe.weights):
-        yield "--feature-weight needs --features or --weights, for the encoder that is frozen"
+        yield "feature_weight needs features or weights, for the encoder that is frozen"
     if recipe.features and not recipe.feature_weight:
-        yield "--features is for a --feature-weight above 0"
+        yield f"features={recipe.features} is for a feature_weight above 0"
 
 
 def _optimization_faults(recipe: Recipe) -> Iterator[str]:
     if recipe.accumulate > 0 and recipe.batch_size % recipe.accumulate:
-        yield f"--batch-size {recipe.batch_size} does not divide into --accumulate {recipe.accumulate} parts"
+        yield f"batch_size={recipe.batch_size} does not divide into accumulate={recipe.accumulate} parts"
     if recipe.warmup >= max(1, recipe.steps):
-        yield f"--warmup {recipe.warmup}: the run has {recipe.steps} steps: give --warmup {recipe.steps // 20}"
+        yield f"warmup={recipe.warmup}: the run has {recipe.steps} steps: give warmup={recipe.steps // 20}"
     if recipe.freeze not in (None, "encoder", "positions") and not str(recipe.freeze).isdecimal():
-        yield f"--freeze {recipe.freeze}: give encoder, positions, or a number of blocks"
+        yield f"freeze={recipe.freeze}: give encoder, positions, or a number of blocks"
 
 
 def load(name: str) -> Recipe:
@@ -274,7 +274,3 @@ def from_json(text: str) -> Recipe:
 
 def _folder() -> Path:
     return Path(importlib.util.find_spec("dav2_jax.configs").origin).parent
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

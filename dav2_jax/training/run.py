@@ -52,14 +52,13 @@ class Run:
         network = start.network(recipe, folder)
         devices = jax.devices() if devices is None else devices
         if len(devices) % recipe.fsdp:
-            raise Dav2Error(f"--fsdp {recipe.fsdp}: must divide the number of devices, {len(devices)}")
+            raise Dav2Error(f"fsdp={recipe.fsdp}: must divide the number of devices, {len(devices)}")
         mesh = sharding.make_mesh(devices, recipe.fsdp)
         if devices[0].platform == "cpu":
             cpu.available()  # compiles the kernels, and says so, before anything waits for them
         if recipe.batch_size % (mesh.size * recipe.accumulate):
             raise Dav2Error(
-                f"--batch-size {recipe.batch_size} does not divide among {mesh.size} devices x "
-                f"{recipe.accumulate} parts"
+                f"batch_size={recipe.batch_size} does not divide among {mesh.size} devices x {recipe.accumulate} parts"
             )
         optimizer = make_optimizer(optimization(recipe), network.config)
         sources, held_out = start.sources(recipe, recipe.train), start.sources(recipe, recipe.validate)

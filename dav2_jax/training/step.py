@@ -92,8 +92,7 @@ def make_step(
     dtype=jnp.float32,
     remat: Remat = "none",
     accumulation: int = 1,
-    augment: Callable[[jax.Array, Batch], Batch] | None = None,
-    seed: int = 0,
+    augment: Callable[[Batch], Batch] | None = None,
     frozen_encoder: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """step(state, batch) -> (state, metrics), jitted; the state passed in is used up.
@@ -104,7 +103,7 @@ def make_step(
     accumulation: parts that the batch goes through the network in, for a batch that does not fit. The loss sees all
                   predictions at once and the gradient is that of the whole batch, for any loss; each part goes forward
                   twice
-    augment:      (key, batch) -> batch, before all else; the key depends on the seed and the step
+    augment:      batch -> batch, before all else; examples carry seeds of their own
     frozen_encoder: the state has one, and the loss gets what `features.apply` gives in place of the depth
 
     batch["image"] is [B, H, W, 3], normalized; other entries are [B, ...], for loss and augment. B is a multiple of
@@ -127,7 +126,7 @@ def make_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         _check_batch(batch, mesh.size, accumulation)
         if augment is not None:
-            batch = augment(jax.random.fold_in(jax.random.key(seed), state.step), batch)
+            batch = augment(batch)
         trained, frozen = optimizer.split(state.params)
 
         def objective(trained):
@@ -135,11 +134,11 @@ def make_step(
 
         (value, more), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
         gradient = jax.lax.with_sharding_constraint(gradient, sharding.state_sharding(mesh, gradient))
-        norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+        norm = optax.global_norm(gradient)
         updates, opt_state = optimizer.transform.update(gradient, state.opt_state, trained)
         trained, ema = optax.apply_updates(trained, updates), state.ema
         if ema is not None:
-            ema = jax.tree.map(lambda old, new: optimizer.ema * old + (1 - optimizer.ema) * new, ema, trained)
+            ema = optax.incremental_update(trained, ema, 1 - optimizer.ema)
         new = TrainState(join(trained, frozen), opt_state, ema, state.step + 1)
 
         finite = jnp.isfinite(value) & jnp.isfinite(norm)

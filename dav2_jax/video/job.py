@@ -101,7 +101,7 @@ def depth_video(
     """
     for name, value in (("batch_size", batch_size), ("max_frames", max_frames), ("fps", fps)):
         if value is not None and not (value > 0 and np.isfinite(value)):
-            raise Dav2Error(f"{name} (--{name.replace('_', '-')}) is {value:g}: give a number above 0")
+            raise Dav2Error(f"{name}={value:g}: give a number above 0")
     render = render or RenderOptions()
     encoding = _check(src, out, render, overwrite)
     source = open_source(src, fps=fps, max_pixels=max_pixels)
@@ -241,7 +241,7 @@ def _check(src: Path, out: Path, render: RenderOptions, overwrite: bool) -> tupl
     if container is not None and render.format != "picture":
         raise Dav2Error(f"{out}: {render.format} is one file a frame: name a folder, without an extension")
     if container is None and render.bits != 8:
-        raise Dav2Error(f"{out}: {render.bits} bits (--bits) are for a video: name one such as {out}.mp4")
+        raise Dav2Error(f"{out}: bits={render.bits} is for a video: name one such as {out}.mp4")
     if out.exists() and src.exists() and out.samefile(src):
         raise Dav2Error(f"{out}: is the input: name another output")
     if out.is_dir() and any(out.iterdir()):
@@ -249,7 +249,7 @@ def _check(src: Path, out: Path, render: RenderOptions, overwrite: bool) -> tupl
     if out.is_file() and container is None:
         raise Dav2Error(f"{out}: is a file: name a folder, or a video such as {out}.mp4")
     if out.is_file() and not overwrite:
-        raise Dav2Error(f"{out}: exists: name another output, or replace it with --overwrite")
+        raise Dav2Error(f"{out}: exists: name another output, or replace it with overwrite=True")
     return None if container is None else (container, container.codec_for(render.bits))
 
 

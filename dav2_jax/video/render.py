@@ -41,15 +41,13 @@ class RenderOptions:
         if self.format not in get_args(Format):
             raise Dav2Error(f"unknown format {self.format!r}: use one of {', '.join(get_args(Format))}")
         if self.bits not in get_args(Bits):
-            raise Dav2Error(f"bits (--bits) is {self.bits}: give 8 or 10")
+            raise Dav2Error(f"bits={self.bits}: give 8 or 10")
         if self.format != "picture" and (self.gray or self.side_by_side or self.limits):
             raise Dav2Error(
                 f"gray, side by side and range are for pictures, and format is {self.format}: leave one away"
             )
         if self.limits and not (np.isfinite(self.limits).all() and self.limits[0] < self.limits[1]):
-            raise Dav2Error(
-                f"range (--range) is {self.limits[0]:g} to {self.limits[1]:g}: give the smaller value first"
-            )
+            raise Dav2Error(f"the range is {self.limits[0]:g} to {self.limits[1]:g}: give the smaller value first")
 
     def draw(self, depth: Depth, limits: tuple[float, float]) -> np.ndarray:
         """(H, W or 2W + 50, 3) RGB, uint8, or for 10 bits uint16 over the whole range 0 to 65535"""

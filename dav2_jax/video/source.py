@@ -304,9 +304,7 @@ def _open_picture(path: Path):
 
 def _check_pixels(path: Path, width: int, height: int, limit: int) -> None:
     if width * height > limit:
-        raise Dav2Error(
-            f"{path}: {width} x {height} pixels are over the limit of {limit:,}: raise max_pixels (--max-pixels)"
-        )
+        raise Dav2Error(f"{path}: {width} x {height} pixels are over the limit of {limit:,}: raise max_pixels")
 
 
 def _fingerprint(path: Path) -> str:

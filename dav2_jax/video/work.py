@@ -78,7 +78,7 @@ class Work:
             differing = ", ".join(sorted(key for key in known | manifest if known.get(key) != manifest.get(key)))
             raise Dav2Error(
                 f"{out}: unfinished work in {self.folder} was made with another {differing}: run that command again to "
-                "go on, or this one with --overwrite to start over"
+                "go on, or this one with overwrite=True to start over"
             )
         if not same:
             self.remove()

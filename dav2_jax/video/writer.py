@@ -41,7 +41,7 @@ class Container(NamedTuple):
         codec = self.codec if bits == 8 else self.fine
         if codec is None:
             fit = " ".join(suffix for suffix, container in CONTAINERS.items() if container.fine)
-            raise Dav2Error(f"{self.muxer} takes 8 bits only, and bits (--bits) is {bits}: use one of {fit}")
+            raise Dav2Error(f"{self.muxer} takes 8 bits only, not bits={bits}: use one of {fit}")
         return codec
 
 
@@ -109,7 +109,7 @@ class ChunkEncoder:
         except av.ArgumentError as error:
             raise Dav2Error(
                 f"{self._codec.encoder} makes no video of {frame.width} x {frame.height} pixels: "
-                "name a folder, for one file a frame" + (" or use 8 bits (--bits 8)" if self._codec is _HEVC else "")
+                "name a folder, for one file a frame" + (" or use bits=8" if self._codec is _HEVC else "")
             ) from error
         self._container.mux(packets)
 

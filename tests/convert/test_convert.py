@@ -338,10 +338,10 @@ def test_impossible_taps_are_refused(tiny_hf, tmp_path, indices):
 
 def test_values_from_python_are_checked(small_pth, tmp_path):
     for options in ({"taps": "v3"}, {"kind": "foo"}, {"max_depth": "20"}, {"max_depth": 0}):
-        with pytest.raises(Dav2Error, match=rf"{next(iter(options))} \(--"):
+        with pytest.raises(Dav2Error, match=rf"{next(iter(options))}="):
             dav2.load(small_pth, **options)
     for options in ({"to": "onnx"}, {"dtype": "int8"}):
-        with pytest.raises(Dav2Error, match=rf"{next(iter(options))} \(--"):
+        with pytest.raises(Dav2Error, match=rf"{next(iter(options))}="):
             convert(small_pth, tmp_path / "x", **options)
 
 

@@ -243,7 +243,7 @@ def test_ply_leaves_out_what_flies_between_surfaces_unless_told_to_keep_it(tmp_p
 
 
 def test_ply_needs_a_focal_length(tmp_path):
-    advice = "give focal_length (--focal-length, pixels of the photo) or fov (--fov, degrees"
+    advice = "give focal_length (pixels of the photo) or fov (degrees"
     for name in ("a.ply", "a.glb"):
         with pytest.raises(Dav2Error, match=re.escape(advice)):
             Depth(METRES.values, "metres", PHOTO).save(tmp_path / name)

@@ -78,9 +78,9 @@ def test_all_formats_of_all_photos_mirror_the_tree(photos, tmp_path, capsys):
 
 FAILURES = {
     "bad": (Dav2Error("damaged: download it again"), "damaged: download it again"),
-    "memory": (MemoryError(), "not enough memory: use a smaller input_size (--input-size) or model (--model)"),
+    "memory": (MemoryError(), "not enough memory: use a smaller input_size or model"),
     "device": (RuntimeError("RESOURCE_EXHAUSTED: 9 GB"), "not enough memory: use a smaller input_size"),
-    "bomb": (Image.DecompressionBombError("3 Gpx"), "too many pixels: raise max_pixels (--max-pixels)"),
+    "bomb": (Image.DecompressionBombError("3 Gpx"), "too many pixels: raise max_pixels"),
     "unknown": (Image.UnidentifiedImageError("?"), "not an image that Pillow can read: check the file"),
     "full": (OSError(errno.ENOSPC, "No space left on device"), "no space left for its outputs"),
     "denied": (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "Permission denied (/x/y): check that"),
@@ -204,8 +204,8 @@ def test_a_point_cloud_takes_the_focal_length_of_the_user_before_that_of_the_pho
     assert (report.written, report.failed) == (2, 1)
     assert "b.png: a point cloud needs the camera's focal length" in report.failures[0]
     assert report.failures[0].endswith(" (already written: npz)")
-    assert "--focal-length" in report.failures[0]
-    assert "--fov" in report.failures[0]
+    assert "focal_length" in report.failures[0]
+    assert "fov" in report.failures[0]
     assert Depth.load(tmp_path / "out/a.png.npz").focal_length == 77.0
     report = predict_files(
         lambda: streamed(with_exif), inputs_of(photos), tmp_path / "out", ["npz", "ply"], focal_length=99.0
@@ -232,9 +232,9 @@ def test_impossible_requests_stop_before_the_first_photo(arguments, message, pho
             lambda: streamed(never), inputs_of(photos), tmp_path / "out", **({"formats": ["npy"]} | arguments)
         )
     (tmp_path / "file").touch()
-    with pytest.raises(Dav2Error, match="is a file: name a folder with --out"):
+    with pytest.raises(Dav2Error, match="is a file: name another folder"):
         predict_files(lambda: streamed(never), inputs_of(photos), tmp_path / "file", ["npy"])
-    with pytest.raises(Dav2Error, match=r"file/below: cannot be written \(Not a directory\): choose another --out"):
+    with pytest.raises(Dav2Error, match=r"file/below: cannot be written \(Not a directory\): choose another folder"):
         predict_files(lambda: streamed(never), inputs_of(photos), tmp_path / "file/below", ["npy"])
 
 
@@ -311,7 +311,7 @@ def test_when_nothing_fits_each_photo_costs_one_line(tmp_path):
         sys.exit(report.failed)
     """)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    advice = "no space left for its outputs in out: free some and run again with --skip-existing"
+    advice = "no space left for its outputs in out: free some and run again with skip_existing"
     assert done.stderr == f"large.jpg: {advice}\nhuge.jpg: {advice}\n"
     assert done.stdout == "1 written, 0 skipped, 2 failed; outputs are in out\n"
     assert done.returncode == 2

@@ -298,7 +298,7 @@ def test_a_folder_in_which_nothing_was_saved_takes_any_recipe(recipe, tmp_path):
 def test_a_folder_of_another_run_is_refused(recipe, tmp_path):
     train(dataclasses.replace(recipe, steps=2, validate=()), tmp_path / "run")
     message = (
-        r"run: holds a run of another recipe \(steps was 2; encoder_lr was 0.0003\): .*; --weights .*run with another"
+        r"run: holds a run of another recipe \(steps was 2; encoder_lr was 0.0003\): .*; weights=.*run with another"
     )
     with pytest.raises(Dav2Error, match=message):
         train(dataclasses.replace(recipe, steps=3, encoder_lr=1e-5), tmp_path / "run")
@@ -325,28 +325,28 @@ def test_beside_a_frozen_encoder_and_on_without_its_file(undisturbed, recipe, tm
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": ()}, "no --train"),
-        ({"size": 30}, "--size 30: crops are a multiple of 14"),
-        ({"width": 30}, "--width 30: crops are a multiple of 14"),
-        ({"heights": (14, 42)}, "--heights 42: give multiples of 14 up to --size 28"),
-        ({"heights": (14,), "width": 42}, "--heights 14: .* the width, 42 at full size, is a multiple of 14 as well"),
-        ({"loss": "silog"}, "--loss silog is for --kind metric"),
-        ({"kind": "metric"}, "--loss fixed_scale is for --kind relative"),
-        ({"mix": (1.0, 2.0)}, "--mix: 2 shares for 1 sources"),
+        ({"train": ()}, "no training source"),
+        ({"size": 30}, "size=30: crops are a multiple of 14"),
+        ({"width": 30}, "width=30: crops are a multiple of 14"),
+        ({"heights": (14, 42)}, "heights=42: give multiples of 14 up to size=28"),
+        ({"heights": (14,), "width": 42}, "heights=14: .* the width, 42 at full size, is a multiple of 14 as well"),
+        ({"loss": "silog"}, "loss=silog is for kind=metric"),
+        ({"kind": "metric"}, "loss=fixed_scale is for kind=relative"),
+        ({"mix": (1.0, 2.0)}, "the mix has 2 shares for 1 sources"),
         ({"encoder": "tinny"}, "encoder 'tinny': use one of"),
-        ({"batch_size": 3}, "--batch-size 3 does not divide among 8 devices"),
-        ({"freeze": "all"}, "--freeze all: give encoder, positions, or a number of blocks"),
-        ({"flip": 2.0}, "--flip 2.0: give a share of 0 to 1"),
+        ({"batch_size": 3}, "batch_size=3 does not divide among 8 devices"),
+        ({"freeze": "all"}, "freeze=all: give encoder, positions, or a number of blocks"),
+        ({"flip": 2.0}, "flip=2.0: give a share of 0 to 1"),
         ({"train": ("own:/no/where.csv",)}, "/no/where.csv: no such file"),
         ({"weights": "/no/where.pth"}, "/no/where.pth: no such file or folder"),
-        ({"feature_weight": 1.0}, "--feature-weight needs --features or --weights"),
-        ({"features": "nano"}, "--features is for a --feature-weight above 0"),
+        ({"feature_weight": 1.0}, "feature_weight needs features or weights"),
+        ({"features": "nano"}, "features=nano is for a feature_weight above 0"),
         ({"features": "nano", "feature_weight": 1.0}, "nano: is a nano model, and the recipe says tiny"),
-        ({"fsdp": 3}, "--fsdp 3: must divide the number of devices, 8"),
-        ({"workers": -1}, "--workers -1: give 0 or more"),
-        ({"warmup": 24}, "--warmup 24: the run has 24 steps: give --warmup 1"),
-        ({"steps": 0, "size": 30, "loss": "silog"}, "--steps 0: .*; --size 30: .*: give 28; --loss silog is for"),
-        ({"max_depth": 20.0}, "--max-depth 20 is for --kind metric"),
+        ({"fsdp": 3}, "fsdp=3: must divide the number of devices, 8"),
+        ({"workers": -1}, "workers=-1: give 0 or more"),
+        ({"warmup": 24}, "warmup=24: the run has 24 steps: give warmup=1"),
+        ({"steps": 0, "size": 30, "loss": "silog"}, "steps=0: .*; size=30: .*: give 28; loss=silog is for"),
+        ({"max_depth": 20.0}, "max_depth=20 is for kind=metric"),
         ({"label": "sensor"}, "has no sensor_depth: train with label=depth"),
     ],
 )
@@ -369,7 +369,7 @@ def test_depth_in_millimetres_stops_before_the_first_step(recipe, data, tmp_path
     metric = dataclasses.replace(
         recipe, kind="metric", max_depth=20.0, loss="silog", **{where: (f"{data}?scale=1000",)}
     )
-    with pytest.raises(Dav2Error, match=r"^own: the loss counts no pixel of the 8 .* raise max_depth \(--max-depth\)"):
+    with pytest.raises(Dav2Error, match=r"^own: the loss counts no pixel of the 8 .* raise max_depth"):
         train(metric, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -378,7 +378,7 @@ def test_two_at_once_in_a_folder_are_refused(recipe, tmp_path):
     (tmp_path / "run").mkdir()
     with (
         held(tmp_path / "run" / ".train.lock", ""),
-        pytest.raises(Dav2Error, match="run: another process is training there: wait for it, or choose another --out"),
+        pytest.raises(Dav2Error, match="run: another process is training there: wait for it, or choose another folder"),
     ):
         train(recipe, tmp_path / "run")
 
@@ -418,4 +418,4 @@ def test_a_damaged_checkpoint_is_named_with_a_way_on(recipe, tmp_path, monkeypat
     reports = [line.partition(",")[0] for line in said if " left: loss " in line]
     assert reports == ["step 4 of 8", "step 8 of 8", "step 8 of 8"]
     assert train(short, tmp_path / "run", **one).hardware == "1 x cpu"
-    assert "nothing left to do: step 8 of 8 is done; a new run with --weights" in capsys.readouterr().out
+    assert "nothing left to do: step 8 of 8 is done; a new run with weights=" in capsys.readouterr().out
