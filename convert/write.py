@@ -1,12 +1,13 @@
 """Weights out: the official `.pth` and the folder of transformers, tensor by tensor."""
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from dav2_jax.convert import hf_config, recognize
+from dav2_jax.convert import hf_config
 from dav2_jax.convert.export_record import METADATA_KEY, to_record
 from dav2_jax.convert.keymap import Names, entries
 from dav2_jax.convert.stored_tensor import StoredTensor
@@ -46,8 +47,11 @@ def write_hf(dst: Path, weights: Weights, *, overwrite: bool = False) -> None:
         (folder / "preprocessor_config.json").write_text(
             json.dumps(hf_config.preprocessor_config_json(), indent=2) + "\n"
         )
-        card = f"---\nlicense: {license.lower()}\n---\n" if license != recognize.UNKNOWN_LICENSE else ""
-        (folder / "README.md").write_text(f"{card}\nConverted from {provenance['source']} by {provenance['by']}.\n")
+        named = re.fullmatch(r"[\w.+-]+", license)  # the hub takes an identifier there, never a sentence
+        card = f"---\nlicense: {license.lower()}\n---\n" if named else ""
+        said = "" if named else f"License of the weights: {license}.\n"
+        source, by = (provenance.get(key, "an unknown source") for key in ("source", "by"))
+        (folder / "README.md").write_text(f"{card}\nConverted from {source} by {by}.\n{said}")
 
 
 def torch_tensors(weights: Weights, scheme: Names) -> dict[str, StoredTensor]:

@@ -6,11 +6,14 @@ one. Hosts work on their own devices and meet only to agree on the work and to p
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import TypeVar
 
 import jax
@@ -150,7 +153,24 @@ def _gathered(part: jax.Array, axis: int, dtype) -> jax.Array:
 def inference_devices() -> list[jax.Device]:
     """All accelerators of this host, or one CPU device: virtual ones share the same cores."""
     devices = jax.local_devices()
-    return devices[:1] if devices[0].platform == "cpu" else devices
+    if devices[0].platform != "cpu":
+        return devices
+    _say_if_a_gpu_is_left_out()
+    return devices[:1]
+
+
+@functools.cache
+def _say_if_a_gpu_is_left_out() -> None:
+    """On stderr, where a plugin of another version than jaxlib is installed: JAX ignores it, and the GPU, silently."""
+    version = metadata.version("jaxlib")
+    for package, extra in (("jax-cuda12-plugin", "cuda12"), ("jax-cuda13-plugin", "cuda13")):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            if (found := metadata.version(package)) != version:
+                print(
+                    f"the GPU is not used: {package} {found} does not go with jaxlib {version}: "
+                    f"pip install --upgrade 'jax[{extra}]'",
+                    file=sys.stderr,
+                )
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:

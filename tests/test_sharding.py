@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -101,3 +102,19 @@ def test_half_an_address_is_refused():
         sharding.initialize("localhost:1234")
     with pytest.raises(Dav2Error, match="numbered from 0 to 1"):
         sharding.initialize("localhost:1234", 2, 2)
+
+
+def test_a_gpu_that_is_left_out_is_said(monkeypatch, capsys):
+    versions = {"jaxlib": "0.10.2", "jax-cuda12-plugin": "0.9.1"}
+
+    def version(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    sharding._say_if_a_gpu_is_left_out.__wrapped__()
+    assert "jax-cuda12-plugin 0.9.1 does not go with jaxlib 0.10.2: pip install" in capsys.readouterr().err
+    versions["jax-cuda12-plugin"] = "0.10.2"
+    sharding._say_if_a_gpu_is_left_out.__wrapped__()
+    assert not capsys.readouterr().err

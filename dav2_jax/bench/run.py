@@ -48,7 +48,7 @@ class Timing:
     min_ms: float
     images_per_second: float  # of all devices
     tflops: float  # per second and device: the operations of `model_flops`
-    ceiling_share: float  # of the rate of a large matmul
+    ceiling_share: float  # of the highest rate seen: a large matmul, or this (Winograd saves products that are counted)
     memory_bytes: int | None  # most that was ever in use on a device, where the backend counts it
 
 
@@ -169,7 +169,7 @@ def time_model(config: ModelConfig, batch: int, size: int, dtype: str, runs: int
         min_ms=min(seconds) * 1e3,
         images_per_second=len(images) / median,
         tflops=flops / 1e12,
-        ceiling_share=flops / ceiling,
+        ceiling_share=flops / max(ceiling, flops),
         memory_bytes=(devices[0].memory_stats() or {}).get("peak_bytes_in_use"),
     )
 

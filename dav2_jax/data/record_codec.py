@@ -26,7 +26,7 @@ import zlib
 import numpy as np
 
 from dav2_jax.data.example import TAGS, Example
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, first_line
 from dav2_jax.image.read import MAX_PIXELS
 
 FLOAT_MAPS = ("depth", "disparity", "sensor_depth")
@@ -152,7 +152,7 @@ def decode_picture(
     except UnidentifiedImageError as error:
         raise Dav2Error("holds neither PNG nor JPEG where a picture should be") from error
     except Exception as error:  # which types Pillow gives for damaged data differs by format
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise Dav2Error(f"holds a damaged picture ({reason})") from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from dav2_jax.data import record_codec
 from dav2_jax.data.example import Example, labeled
 from dav2_jax.data.source import Source, Unit
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, first_line
 
 VERSION = "1.0.0"  # TFDS wants one of every dataset; what changes is in the manifest
 
@@ -105,7 +105,7 @@ def _builder(name: str | Path, data_dir: Path | None):
     except Dav2Error:
         raise
     except Exception as error:  # damaged files make TFDS and protobuf raise about anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise Dav2Error(f"{name}: TFDS cannot open it ({reason})") from error
 
 
@@ -149,7 +149,7 @@ def _read(folder: Path, split: str, image: str, depth: str | None, scale: float,
     except Dav2Error as error:
         raise Dav2Error(f"{folder}, {split}: record {index} {error}") from error
     except Exception as error:  # ArrayRecord, protobuf, zlib and TFDS all have types of their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise Dav2Error(f"{folder}, {split}: record {index} is damaged ({reason})") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise Dav2Error(f"{folder}: feature {image!r} is {pixels.dtype} {list(pixels.shape)}, not a uint8 RGB image")

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, first_line
 from dav2_jax.image import exr
 from dav2_jax.image.depth_metadata import Metadata, metadata, npy_header, npy_values
 from dav2_jax.image.read import MAX_PIXELS
@@ -250,5 +250,5 @@ def _named(path: Path) -> Iterator[None]:
     except Dav2Error as error:
         raise Dav2Error(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, SyntaxError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile) as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        reason = first_line(e)
         raise Dav2Error(f"{path}: damaged or unreadable ({reason}): check the file") from e

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, first_line
 from dav2_jax.image import exr
 
 _UNITS = ("metres", "disparity")
@@ -50,7 +50,7 @@ def metadata(path: Path) -> Metadata:
     except Dav2Error as error:
         raise Dav2Error(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, SyntaxError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise Dav2Error(f"{path}: damaged or unreadable ({reason}): check the file") from error
     if unit not in (None, *_UNITS) or not all(map(math.isfinite, numbers.values())):
         facts = {"unit": unit} | numbers

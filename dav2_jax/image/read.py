@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from dav2_jax.errors import Dav2Error
+from dav2_jax.errors import Dav2Error, first_line
 from dav2_jax.image import kinds, tiff
 from dav2_jax.image.fetch import download, is_url, read_open_file
 from dav2_jax.image.quiet import quiet_pillow
@@ -232,7 +232,7 @@ def _readable_errors(max_pixels: int) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise Dav2Error(f"more pixels than the limit of {max_pixels:,}: raise max_pixels") from error
     except Exception as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise Dav2Error(f"damaged or unreadable image ({reason}): check the file") from error
 
 

@@ -352,6 +352,10 @@ def test_license_comes_from_the_model_card(tiny_hf, tmp_path):
     assert load_weights(tmp_path / "hf").license == "CC-BY-NC-4.0"
     convert(tmp_path / "hf", tmp_path / "out", to="hf")
     assert load_weights(tmp_path / "out").license == "CC-BY-NC-4.0"
+    convert(tmp_path / "hf", tmp_path / "mine", to="hf", license="yours: trained from random numbers")
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "license:" not in card  # an identifier belongs there, not a sentence
+    assert "License of the weights: yours" in card
     convert(tmp_path / "hf", tmp_path / "mine.ckpt", license="MIT")
     assert load_weights(tmp_path / "mine.ckpt").license == "MIT"
 

@@ -130,3 +130,19 @@ def test_untrained_models_take_the_flags():
 def test_computation_is_in_float32_or_bfloat16():
     with pytest.raises(Dav2Error, match="dtype='float16'"):
         dav2.load("small", dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("LARGE", "large"),
+        ("vits", "small"),
+        ("dinov2_vitg14", "dinov2-giant"),
+        ("depth-anything/Depth-Anything-V2-Small-hf", "small-hf"),
+        ("depth-anything/Depth-Anything-V2-Metric-VKITTI-Large", "metric-outdoor-large"),
+        ("facebook/dinov2-base", "dinov2-base"),
+        ("somebody/Depth-Anything-V2-Small-hf", None),
+    ],
+)
+def test_names_that_mean_a_release(word, name):
+    assert hub.known_name(word) == name
