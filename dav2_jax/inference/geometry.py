@@ -8,7 +8,7 @@ For software where pixel centers are whole numbers (OpenCV), subtract 0.5 from b
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -60,36 +60,9 @@ def field_of_view(focal_length: float, width: int, height: int) -> FieldOfView:
     return FieldOfView(*(2 * math.degrees(math.atan(side / 2 / focal_length)) for side in sides))
 
 
-def focal_from_field(
-    degrees: float, width: int, height: int, direction: Literal["horizontal", "vertical", "diagonal"]
-) -> float:
-    """Focal length in pixels of a photo of width x height that sees `degrees` in this direction.
-
-    The inverse of `field_of_view`. Raises Dav2Error as `focal_from_fov`.
-    """
-    return focal_from_fov(degrees, FieldOfView(width, height, math.hypot(width, height))._asdict()[direction])
-
-
 def intrinsics(focal_length: float, width: int, height: int) -> np.ndarray:
     """K (3, 3) float64 in pixels: K @ (x, y, z) / z = (column, row, 1), counted from the corner of the photo."""
     return np.array([[focal_length, 0, width / 2], [0, focal_length, height / 2], [0, 0, 1]], np.float64)
-
-
-def resize_intrinsics(k: np.ndarray, scale_x: float, scale_y: float) -> np.ndarray:
-    """K (3, 3) of the photo resized to scale_x times its width and scale_y times its height.
-
-    A plain product, because edges, and not pixel centers, are at 0 and W. After a resize that rounds its sides
-    (`preprocess.network_size`) the two scales differ a little, and so do the two focal lengths.
-    """
-    return np.diag([scale_x, scale_y, 1.0]) @ k
-
-
-def crop_intrinsics(k: np.ndarray, top: float, left: float) -> np.ndarray:
-    """K (3, 3) of the photo without its first `top` rows and `left` columns; what is cut off elsewhere changes nothing.
-
-    The principal point is then not the center any more, which EXIF data and `point_cloud` know nothing of.
-    """
-    return k - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]], np.float64)
 
 
 def focal_from_exif(exif: Exif | None, width: int, height: int) -> float | None:
