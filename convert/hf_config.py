@@ -36,10 +36,10 @@ HEAD_FIXED = {
 BACKBONE_HEAD_FIXED = {"apply_layernorm": [True], "reshape_hidden_states": [False]}
 
 
-def read_config(folder: Path, told: Overrides = Overrides()) -> ModelConfig | None:  # noqa: B008 (a NamedTuple is immutable)
+def read_config(folder: Path, overrides: Overrides = Overrides()) -> ModelConfig | None:  # noqa: B008 (a NamedTuple is immutable)
     """The config of a Hugging Face folder; None without a config.json. Raises Dav2Error for another model.
 
-    told: for the maximum depth of a metric model whose config leaves it open
+    overrides: for the maximum depth of a metric model whose config leaves it open
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -48,12 +48,12 @@ def read_config(folder: Path, told: Overrides = Overrides()) -> ModelConfig | No
         values = json.loads(file.read_text())
         if values.get("model_type") == "dinov2":
             return _encoder(file, values).replace(kind="encoder")
-        return _depth_model(file, values, told)
+        return _depth_model(file, values, overrides)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise Dav2Error(f"{file}: cannot be read as the config of a Depth Anything model ({error!r})") from None
 
 
-def _depth_model(file: Path, values: dict, told: Overrides) -> ModelConfig:
+def _depth_model(file: Path, values: dict, overrides: Overrides) -> ModelConfig:
     _check(file, values, HEAD_FIXED, must_say=["model_type"])
     backbone = values["backbone_config"] or {}
     encoder = _encoder(file, backbone)
@@ -63,7 +63,7 @@ def _depth_model(file: Path, values: dict, told: Overrides) -> ModelConfig:
         raise Dav2Error(f"{file}: depth_estimation_type {kind!r} is neither relative nor metric")
     max_depth = values.get("max_depth")
     if max_depth is None:
-        max_depth = told.max_depth
+        max_depth = overrides.max_depth
     if kind == "metric" and max_depth is None:
         raise Dav2Error(
             f"{file}: a metric model that does not say its depth range: pass max_depth=METRES (20 if trained on "

@@ -67,7 +67,7 @@ def _config(path: Path, file: Path, scheme: Names, shapes, record, overrides: Ov
         return recorded.config, recorded.license
     names = _names(file)
     config = recognize.encoder_of(str(file), scheme, shapes)
-    config = recognize.resolve_config(str(path), config, recognize.told_by_file_name(*names), overrides)
+    config = recognize.resolve_config(str(path), config, recognize.said_by_file_name(*names), overrides)
     if license == UNKNOWN_LICENSE:
         licenses = (recognize.license_of(name, config) for name in names)
         license = next((found for found in licenses if found != UNKNOWN_LICENSE), license)

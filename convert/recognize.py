@@ -142,16 +142,16 @@ def scheme_block(scheme: "Names") -> str:
     return SCHEMES[scheme][1].replace("\\", "").replace("(d+)", "0")
 
 
-def told_by_file_name(*names: str) -> Overrides:
+def said_by_file_name(*names: str) -> Overrides:
     """What the first of these names that is a released one says (stem of the file, folder, repository); else nothing.
 
     `depth_anything_v2_vits_fp16`, `depth_anything_v2_vits (1)` and `depth_anything_v2_vits.pth` are such names too;
     `depth_anything_v2_vits_finetuned` is not: it could be metric by now.
     """
     for name in names:
-        for pattern, told in FILE_NAMES:
+        for pattern, said in FILE_NAMES:
             if re.fullmatch(pattern, _ADDED.sub("", name), re.IGNORECASE):
-                return told
+                return said
     return Overrides()
 
 
@@ -184,8 +184,8 @@ def resolve_config(where: str, config: ModelConfig, name: Overrides, flags: Over
 def license_of(name: str, config: ModelConfig) -> str:
     """License of the released file of this name, as its authors give it on the hub; unknown for any other name."""
     bare = _ADDED.sub("", name).lower()
-    if told_by_file_name(bare).taps == "v1" or re.fullmatch(r"dinov2_vit[sblg]14_pretrain", bare):
+    if said_by_file_name(bare).taps == "v1" or re.fullmatch(r"dinov2_vit[sblg]14_pretrain", bare):
         return APACHE
-    if told_by_file_name(bare).taps == "v2" and not bare.startswith("distill"):
+    if said_by_file_name(bare).taps == "v2" and not bare.startswith("distill"):
         return APACHE if config.encoder == "small" else NON_COMMERCIAL
     return UNKNOWN_LICENSE

@@ -48,9 +48,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def held(lock: Path, busy: str) -> Iterator[None]:
-    """Holds what the file `lock` stands for against other processes; made here, and left there.
+    """Exclusive inter-process lock (flock); the lock file is created and kept.
 
-    The system lets go of it when this process ends, in whatever way. Raises Dav2Error(busy) while another one holds it.
+    The system releases it when this process ends, in whatever way. Raises Dav2Error(busy) while another one holds it.
     """
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""Devices and hosts: the mesh, where arrays lie on it, and how several processes share a list of work.
+"""Devices and hosts: the mesh, how arrays are sharded over it, and how several processes share a list of work.
 
 The only file that knows meshes. Everything is `jit` over global arrays with a `NamedSharding`; one device is a mesh of
 one. Hosts work on their own devices and meet only to agree on the work and to put their reports together.
@@ -26,7 +26,7 @@ from dav2_jax.errors import Dav2Error, InvalidValueError, first_line
 
 AXES = ("data", "fsdp")  # examples are split over both, parameters over "fsdp" alone
 
-# Where parameters lie, by their whole dotted names: exactly one rule for each. Kernels are split by their outputs;
+# How parameters are sharded, by their whole dotted names: exactly one rule for each. Kernels are split by their outputs;
 # vectors, a thousandth of the bytes, are whole, and so is the very last layer, which has one output.
 PARAMETERS = (
     (r"(frozen\.)?pretrained\.(cls_token|mask_token)", P()),
@@ -91,7 +91,7 @@ def state_sharding(mesh: jax.sharding.Mesh, tree):
 def over_batch(function: Callable, mesh: jax.sharding.Mesh, params=None) -> Callable:
     """function(params, batch) under `jit`: parameters whole on every device, batch and results split over all.
 
-    params: where they lie, if not whole, a tree of NamedSharding. The function then gets its device's parts of them,
+    params: their shardings, if not whole, a tree of NamedSharding. The function then gets its device's parts of them,
             which `collect` puts together.
 
     Each device runs the function on its share, by `jax.shard_map`: where XLA itself divides a program, it takes plain
@@ -99,13 +99,13 @@ def over_batch(function: Callable, mesh: jax.sharding.Mesh, params=None) -> Call
     """
     whole, split = replicated(mesh) if params is None else params, batch_sharding(mesh)
     if mesh.size > 1:
-        specs = {"in_specs": (jax.tree.map(lambda lie: lie.spec, whole), split.spec), "out_specs": split.spec}
+        specs = {"in_specs": (jax.tree.map(lambda one: one.spec, whole), split.spec), "out_specs": split.spec}
         function = jax.shard_map(function, mesh=mesh, check_vma=False, **specs)
     return jax.jit(function, in_shardings=(whole, split), out_shardings=split)
 
 
 def on_any_mesh(function: Callable) -> Callable:
-    """function(params, images), also where images lie on a mesh of explicit axes, as `jax.make_mesh` makes them.
+    """function(params, images), also where images are sharded over a mesh of explicit axes, as `jax.make_mesh` makes them.
 
     Inside, XLA decides how intermediate results are sharded; the result is split along its batch as the images are.
     """
@@ -121,8 +121,8 @@ def on_any_mesh(function: Callable) -> Callable:
     return run
 
 
-def collect(params, lie, dtype):
-    """Inside of `over_batch(function, mesh, lie)`: whole parameters from the parts that the devices of a copy hold.
+def collect(params, shardings, dtype):
+    """All-gathers FSDP shards inside `over_batch`. shardings: tree of NamedSharding.
 
     Kernels travel in `dtype`, that of the network, which would round them anyway; their gradient is added up over the
     devices in float32, each part on the device that holds it.
@@ -134,7 +134,7 @@ def collect(params, lie, dtype):
             return part
         return _gathered(part, axis, dtype if parameter_name(path).endswith(".kernel") else part.dtype)
 
-    return jax.tree.map_with_path(one, params, lie)
+    return jax.tree.map_with_path(one, params, shardings)
 
 
 def _gathered(part: jax.Array, axis: int, dtype) -> jax.Array:

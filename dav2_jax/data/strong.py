@@ -189,10 +189,10 @@ def _rectangle(key: jax.Array, height: int, width: int, settings: Strong) -> jax
     fits = jnp.maximum(width + 1 - jnp.floor(jnp.sqrt(area / ratios)), 0)
     fits = fits * jnp.maximum(height + 1 - jnp.floor(jnp.sqrt(area * ratios)), 0)
     ratio = ratios[jax.random.categorical(for_ratio, jnp.log(fits))]
-    tall = jnp.floor(jnp.sqrt(area * ratio)).astype(jnp.int32)
-    wide = jnp.floor(jnp.sqrt(area / ratio)).astype(jnp.int32)
-    top = jax.random.randint(for_top, (), 0, height + 1 - tall)
-    left = jax.random.randint(for_left, (), 0, width + 1 - wide)
+    box_height = jnp.floor(jnp.sqrt(area * ratio)).astype(jnp.int32)
+    box_width = jnp.floor(jnp.sqrt(area / ratio)).astype(jnp.int32)
+    top = jax.random.randint(for_top, (), 0, height + 1 - box_height)
+    left = jax.random.randint(for_left, (), 0, width + 1 - box_width)
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
-    inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
+    inside = (rows >= top) & (rows < top + box_height) & (columns >= left) & (columns < left + box_width)
     return inside & (jax.random.uniform(chance) < settings.cutmix)

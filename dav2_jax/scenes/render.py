@@ -61,8 +61,8 @@ def intrinsics(camera: Camera, height: int, width: int) -> jax.Array:
 def render_scene(scene: Scene, camera: Camera, height: int, width: int, extra: tuple = EXTRA) -> Picture:
     """Draws a scene; `extra` are the further rays of a pixel at edges, () for none."""
     tiles_down, tiles_across = -(-height // TILE), -(-width // TILE)
-    tall, wide = -(-height // tiles_down), -(-width // tiles_across)
-    job, first = tall * wide, tiles_down * tiles_across  # rays of a job; jobs for the middles
+    tile_height, tile_width = -(-height // tiles_down), -(-width // tiles_across)
+    job, first = tile_height * tile_width, tiles_down * tiles_across  # rays of a job; jobs for the middles
     pixels = first * job  # tile after tile; those beyond the picture's border repeat it
     places = int(first * EDGES + 1) * job if extra else 0
     fx, fy, cx, cy = intrinsics(camera, height, width)
@@ -71,14 +71,14 @@ def render_scene(scene: Scene, camera: Camera, height: int, width: int, extra: t
 
     def to_picture(leaf):
         """[pixels, ...] in the order of tiles -> [rows, columns, ...], with what lies beyond the border."""
-        leaf = leaf.reshape(tiles_down, tiles_across, tall, wide, *leaf.shape[1:])
-        return jnp.moveaxis(leaf, 2, 1).reshape(tiles_down * tall, tiles_across * wide, *leaf.shape[4:])
+        leaf = leaf.reshape(tiles_down, tiles_across, tile_height, tile_width, *leaf.shape[1:])
+        return jnp.moveaxis(leaf, 2, 1).reshape(tiles_down * tile_height, tiles_across * tile_width, *leaf.shape[4:])
 
     def middles(results):
         return jax.tree.map(lambda leaf: leaf[:pixels], results)
 
     def to_tiles(leaf):
-        return jnp.moveaxis(leaf.reshape(tiles_down, tall, tiles_across, wide), 2, 1).reshape(-1)
+        return jnp.moveaxis(leaf.reshape(tiles_down, tile_height, tiles_across, tile_width), 2, 1).reshape(-1)
 
     def work(state):
         number, results, chosen, count = state
@@ -96,8 +96,8 @@ def render_scene(scene: Scene, camera: Camera, height: int, width: int, extra: t
             pixel = jnp.where(number < first, pixel, jnp.minimum(listed, pixels - 1))
         du, dv = offsets[offset]
         tile, inside = pixel // job, pixel % job
-        row = jnp.minimum(tile // tiles_across * tall + inside // wide, height - 1)
-        column = jnp.minimum(tile % tiles_across * wide + inside % wide, width - 1)
+        row = jnp.minimum(tile // tiles_across * tile_height + inside // tile_width, height - 1)
+        column = jnp.minimum(tile % tiles_across * tile_width + inside % tile_width, width - 1)
         x = (column.astype(jnp.float32) + du - cx) / fx
         y = (row.astype(jnp.float32) + dv - cy) / fy
         d = tuple(camera.turn[i, 0] * x + camera.turn[i, 1] * y + camera.turn[i, 2] for i in range(3))

@@ -76,8 +76,10 @@ class Checkpoints:
 
         Raises Dav2Error where the checkpoint is of another network or optimizer, or damaged.
         """
-        lie = sharding.state_sharding(mesh, abstract)
-        wanted = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, lie)
+        shardings = sharding.state_sharding(mesh, abstract)
+        wanted = jax.tree.map(
+            lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, shardings
+        )
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), position=ocp.args.JsonRestore())
         try:
             found = self._manager.restore(self.latest(), args=arguments)

@@ -25,7 +25,7 @@ Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 class TrainState(NamedTuple):
-    """All that a run is, but for its data: a tree of arrays. Randomness comes from the seed of the run and `step`.
+    """Training state (a pytree, checkpointed as is).
 
     params:    float32; with a frozen encoder, where there is one (`training.features`)
     opt_state: optax's, for the trained parameters alone
@@ -61,7 +61,7 @@ def init_state(
     Raises Dav2Error for parameters of another network, and where there is no encoder to freeze.
     """
     abstract = _abstract_params(config, frozen_encoder)
-    lie = sharding.state_sharding(mesh, abstract)
+    shardings = sharding.state_sharding(mesh, abstract)
     begin = _checked(params or {}, {part: abstract[part] for part in params or {} if part in abstract}, config)
     if frozen_encoder and features.FROZEN not in begin:
         if "pretrained" not in begin:
@@ -75,7 +75,7 @@ def init_state(
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index].astype(np.float32))
 
     whole = sharding.state_sharding(mesh, abstract_state(config, optimizer, frozen_encoder=frozen_encoder))
-    return jax.jit(functools.partial(_fresh, optimizer), out_shardings=whole)(jax.tree.map(place, begin, lie))
+    return jax.jit(functools.partial(_fresh, optimizer), out_shardings=whole)(jax.tree.map(place, begin, shardings))
 
 
 def averaged(state: TrainState) -> Params:
@@ -115,13 +115,13 @@ def make_step(
     added up once. Split (fsdp > 1): kernels are gathered in `dtype`, for each part of the batch, and each device gets
     the gradient of what it holds (`sharding.collect`).
     """
-    lie = sharding.state_sharding(mesh, abstract_state(config, optimizer, frozen_encoder=frozen_encoder))
+    shardings = sharding.state_sharding(mesh, abstract_state(config, optimizer, frozen_encoder=frozen_encoder))
     forward = features.apply if frozen_encoder else depth_anything.apply
 
     def share(params: Params, images: jax.Array):
-        return forward(config, sharding.collect(params, lie.params, dtype), images, dtype=dtype, remat=remat)
+        return forward(config, sharding.collect(params, shardings.params, dtype), images, dtype=dtype, remat=remat)
 
-    network = sharding.over_batch(functools.partial(_in_parts, share, accumulation), mesh, lie.params)
+    network = sharding.over_batch(functools.partial(_in_parts, share, accumulation), mesh, shardings.params)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         _check_batch(batch, mesh.size, accumulation)
@@ -148,7 +148,10 @@ def make_step(
 
     whole = sharding.replicated(mesh)
     return jax.jit(
-        step, in_shardings=(lie, sharding.batch_sharding(mesh)), out_shardings=(lie, whole), donate_argnums=0
+        step,
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
     )
 
 

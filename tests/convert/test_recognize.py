@@ -59,7 +59,7 @@ def test_neither():
     ],
 )
 def test_file_names(stem, told):
-    assert recognize.told_by_file_name(stem) == told
+    assert recognize.said_by_file_name(stem) == told
 
 
 def settle(name=Overrides(), flags=Overrides()):  # noqa: B008

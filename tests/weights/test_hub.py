@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dav2_jax as dav2
-from dav2_jax.convert.recognize import told_by_file_name
+from dav2_jax.convert.recognize import said_by_file_name
 from dav2_jax.convert.weights import Weights
 from dav2_jax.errors import Dav2Error
 from dav2_jax.weights import checkpoint, hub
@@ -28,7 +28,7 @@ def test_every_release_is_there():
         assert name in hub.table()
         file = release.files[0].rpartition("/")[2].removesuffix(".pth")
         if file != "model.safetensors":  # the table and the file's own name agree
-            told = told_by_file_name(file)
+            told = said_by_file_name(file)
             assert (told.kind, told.max_depth, told.taps) == (release.kind, release.max_depth, release.taps)
 
 
