@@ -26,7 +26,7 @@ from dav2_jax.errors import Dav2Error, InvalidValueError, first_line
 
 AXES = ("data", "fsdp")  # examples are split over both, parameters over "fsdp" alone
 
-# How parameters are sharded, by their whole dotted names: exactly one rule for each. Kernels are split by their outputs;
+# How parameters are sharded, by their dotted names: exactly one rule for each. Kernels are split by their outputs;
 # vectors, a thousandth of the bytes, are whole, and so is the very last layer, which has one output.
 PARAMETERS = (
     (r"(frozen\.)?pretrained\.(cls_token|mask_token)", P()),
@@ -105,7 +105,7 @@ def over_batch(function: Callable, mesh: jax.sharding.Mesh, params=None) -> Call
 
 
 def on_any_mesh(function: Callable) -> Callable:
-    """function(params, images), also where images are sharded over a mesh of explicit axes, as `jax.make_mesh` makes them.
+    """function(params, images), also with images on a mesh of explicit axes, as `jax.make_mesh` makes them.
 
     Inside, XLA decides how intermediate results are sharded; the result is split along its batch as the images are.
     """
