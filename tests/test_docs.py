@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dav2_jax.cli.main import VERBS, main
+from dav2_jax.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,7 +54,7 @@ def flags(verb: str) -> set[str]:
 def test_flags(page):
     """Of each command `dav2 VERB ...`, in the lines and code spans of the page."""
     spans = re.findall(r"^    (.*)$|`([^`\n]+)`", page.read_text("utf-8"), re.M)
-    commands = (re.match(rf"dav2 ({'|'.join(VERBS)})\b([^#]*)", line or span) for line, span in spans)
+    commands = (re.match(rf"dav2 ({'|'.join(COMMANDS)})\b([^#]*)", line or span) for line, span in spans)
     for verb, rest in (command.groups() for command in commands if command):
         assert set(re.findall(r"--[a-z][\w-]*", rest)) <= flags(verb), (verb, rest)
 

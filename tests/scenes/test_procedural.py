@@ -64,7 +64,7 @@ def test_sharded_over_eight_devices_gives_the_same_scenes(eight):
 def test_a_batch_of_one_in_another_process_gives_the_same_scene_and_importing_touches_no_device(eight, tmp_path):
     code = f"""
 import sys, numpy as np
-from dav2_jax.data import procedural
+from dav2_jax.data.readers import procedural
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized()
 batch = procedural.render({SEED}, np.array([2]), height=40, width=48)

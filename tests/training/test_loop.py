@@ -341,7 +341,7 @@ def test_beside_a_frozen_encoder_and_on_without_its_file(undisturbed, recipe, tm
         ({"weights": "/no/where.pth"}, "/no/where.pth: no such file or folder"),
         ({"feature_weight": 1.0}, "feature_weight needs features or weights"),
         ({"features": "nano"}, "features=nano is for a feature_weight above 0"),
-        ({"features": "nano", "feature_weight": 1.0}, "nano: is a nano model, and the recipe says tiny"),
+        ({"features": "nano", "feature_weight": 1.0}, "nano: is a nano model, and the recipe says encoder=tiny"),
         ({"fsdp": 3}, "fsdp=3: must divide the number of devices, 8"),
         ({"workers": -1}, "workers=-1: give 0 or more"),
         ({"warmup": 24}, "warmup=24: the run has 24 steps: give warmup=1"),
