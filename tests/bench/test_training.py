@@ -77,7 +77,12 @@ def test_what_chips_hold_and_exchange(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("target", "batch", "fsdp", "message"),
     [
-        ("v5e-256", 64, None, "--batch 64: does not divide among the 256 chips of v5e-256: take v5e-64, or a multiple"),
+        (
+            "v5e-256",
+            64,
+            None,
+            "a batch of 64 does not divide among the 256 chips of v5e-256: take v5e-64, or a multiple",
+        ),
         ("v5e-8", 12, 2, "take v5e-4, or a multiple of 8"),
         ("v5e-8", 16, 3, "fsdp=3: must divide the 8 chips of v5e-8"),
         ("v5e-8", 16, 0, "fsdp=0"),

@@ -206,10 +206,10 @@ def test_predict_to_pictures_and_arrays_needs_no_optional_package(model, monkeyp
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ("--fov 200", "fov (--fov) is 200 degrees: "),
+        ("--fov 200", "--fov 200 degrees: "),
         ("--fov 60 --focal-length 500", "--focal-length"),
         ("--focal-length 0", "--focal-length"),
-        ("--out photo.png", "photo.png: is a file: name a folder with --out"),
+        ("--out photo.png", "photo.png: is a file: name another folder"),
         ("--input-size 5", "--input-size 5 is less than one patch: "),
         ("--format", "no output format: "),
         ("--batch-size 0", "--batch-size 0: give at least 1"),
@@ -459,7 +459,7 @@ def test_version(capsys):
             "train --out x",
             "which recipe? dav2 train RECIPE --out RUN, with one of metric_hypersim, metric_vkitti, nano, ",
         ),
-        ("train none --out x", "none: no such recipe: use one of metric_hypersim, metric_vkitti, nano, own_data, "),
+        ("train none --out x", "none: no such recipe: use one of metric_hypersim, metric_vkitti, nano, nano_182, "),
         (
             "train nano --out x --batch-sise 8",
             "--batch-sise is no field of a recipe (did you mean --batch-size?): dav2 train",

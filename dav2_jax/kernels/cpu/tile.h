@@ -29,7 +29,7 @@ inline void store(float* to, Vector x) { *reinterpret_cast<Unaligned*>(to) = x; 
 // Where one of the two is not a number, the result is y.
 inline Vector larger(Vector x, Vector y) {
 #if defined(__AVX512F__)
-  return (Vector)_mm512_max_ps((__m512)x, (__m512)y);
+  return (Vector)_mm512_maskz_max_ps(0xFFFF, (__m512)x, (__m512)y);  // GCC 12 warns of its own _mm512_max_ps
 #elif defined(__AVX__)
   return (Vector)_mm256_max_ps((__m256)x, (__m256)y);
 #else
