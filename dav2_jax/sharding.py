@@ -111,14 +111,14 @@ def on_any_mesh(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def run(params, images):
+    def apply(params, images):
         where = getattr(jax.typeof(images), "sharding", None)
         if where is None or AxisType.Explicit not in where.mesh.axis_types:
             return function(params, images)
         split = NamedSharding(where.mesh, P(where.spec[0] if where.spec else None))
         return jax.sharding.auto_axes(function, out_sharding=split)(params, images)
 
-    return run
+    return apply
 
 
 def collect(params, shardings, dtype):

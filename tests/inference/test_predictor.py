@@ -191,7 +191,7 @@ def test_bytes_and_open_files(model, photo, tmp_path):
         ({"input_size": 13}, "give at least 14"),
         ({"batch_size": 1.5}, "is 1.5: give a whole number"),
         ({"max_pixels": "many"}, "is 'many': give a number of pixels"),
-        ({"tiles": "some"}, "is some: give 'auto' or a number"),
+        ({"tiles": "some"}, "tiles=some: give 'auto' or a number"),
         ({"tiles": 2, "resize": "network"}, "leave out resize='network'"),
     ],
 )
