@@ -25,7 +25,7 @@ def free_port() -> int:
 
 def predict(folder: Path, out: str, *options: str) -> subprocess.Popen:
     line = f"predict in --model nano --input-size 28 --format npy --out {out}"
-    program = "import sys; from dav2_jax.cli import main; sys.exit(main())"
+    program = "import sys; from dav2_jax.cli.main import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", program, *line.split(), *options],
         cwd=folder,
@@ -98,7 +98,7 @@ def test_a_lone_process_needs_nobody():
 
 
 def test_half_an_address_is_refused():
-    with pytest.raises(Dav2Error, match="belong together"):
+    with pytest.raises(Dav2Error, match="give all three, or none"):
         sharding.initialize("localhost:1234")
     with pytest.raises(Dav2Error, match="numbered from 0 to 1"):
         sharding.initialize("localhost:1234", 2, 2)

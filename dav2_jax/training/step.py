@@ -134,7 +134,7 @@ def make_step(
 
         (value, more), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
         gradient = jax.lax.with_sharding_constraint(gradient, sharding.state_sharding(mesh, gradient))
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.transform.update(gradient, state.opt_state, trained)
         trained, ema = optax.apply_updates(trained, updates), state.ema
         if ema is not None:
