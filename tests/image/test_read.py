@@ -211,6 +211,15 @@ def test_exif_that_cannot_be_parsed_is_noted_for_every_format():
         assert read_header(data)[:2] == (HEIGHT, WIDTH)
 
 
+def test_a_header_holds_the_exif_data_that_follow_the_pixels_of_a_png(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(RGB, "PNG", exif=exif)
+    assert data.index(b"eXIf") > data.index(b"IDAT")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    assert read_header(data).exif[0x0112] == 6
+
+
 @pytest.mark.parametrize("change", ["convert", "copy", "rotate", "exif_transpose", "opened"])
 def test_a_pil_image_is_turned_only_while_it_is_the_opened_file(change):
     exif = Image.Exif()
