@@ -140,8 +140,8 @@ def _header(file: BinaryIO, max_pixels: int) -> Header:
     with quiet_pillow(max_pixels):
         image = Image.open(file)
     width, height = image.size
-    if image.format == "PNG" and "exif" not in image.info:
-        image.info["exif"] = exif_of_png(file)
+    if image.format == "PNG" and "exif" not in image.info and (late := exif_of_png(file)):
+        image.info["exif"] = late
     return Header(height, width, _exif(image, []))
 
 
